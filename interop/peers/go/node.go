@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ws "github.com/libp2p/go-libp2p/p2p/transport/websocket"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// The smallest RSA key that every implementation accepts by default.
+const rsaBits = 2048
+
+var (
+	defaultListen = map[string]string{
+		"tcp":     "/ip4/127.0.0.1/tcp/0",
+		"ws":      "/ip4/127.0.0.1/tcp/0/ws",
+		"quic-v1": "/ip4/127.0.0.1/udp/0/quic-v1",
+	}
+	transports = map[string]libp2p.Option{
+		"tcp":     libp2p.Transport(tcp.NewTCPTransport),
+		"ws":      libp2p.Transport(ws.New),
+		"quic-v1": libp2p.Transport(quic.NewTransport),
+	}
+	securities = map[string]libp2p.Option{
+		"noise":     libp2p.Security(noise.ID, noise.New),
+		"tls":       libp2p.Security(tls.ID, tls.New),
+		"plaintext": libp2p.NoSecurity,
+	}
+	muxers = map[string]libp2p.Option{
+		"yamux": libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+	}
+	keyTypes = map[string]int{
+		"ed25519":   crypto.Ed25519,
+		"secp256k1": crypto.Secp256k1,
+		"ecdsa":     crypto.ECDSA,
+		"rsa":       crypto.RSA,
+	}
+)
+
+// node is the libp2p host with everything the commands need to remember.
+type node struct {
+	host       host.Host
+	out        *lineWriter
+	identified *identifyLog
+	topics     *topics        // nil with --pubsub none
+	running    sync.WaitGroup // commands not yet answered
+
+	sinkGate *gate
+	pushed   atomic.Pointer[atomic.Int64] // of the running or last push
+	sunk     atomic.Pointer[atomic.Int64] // of the running or last sink handler
+
+	watchMu sync.Mutex
+	watch   []string
+}
+
+func newNode(ctx context.Context, opts options, version string, out *lineWriter) (*node, error) {
+	key, _, err := crypto.GenerateKeyPairWithReader(keyTypes[opts.keyType], rsaBits, rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("identity key: %w", err)
+	}
+	h, err := libp2p.New(
+		libp2p.Identity(key),
+		// Not empty, as the default is, so that a suite sees identify carry it.
+		libp2p.ProtocolVersion("ipfs/0.1.0"),
+		libp2p.UserAgent(strings.ReplaceAll(version, " ", "/")),
+		transports[opts.transport],
+		securities[opts.security],
+		muxers[opts.muxer],
+		// Listening starts last, when every handler is in place.
+		libp2p.NoListenAddrs,
+		// The suites test protocols, not how go-libp2p rations its resources.
+		libp2p.ResourceManager(&network.NullResourceManager{}),
+		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+
+	n := &node{
+		host:       h,
+		out:        out,
+		identified: newIdentifyLog(),
+		sinkGate:   newGate(),
+		watch:      []string{},
+	}
+	n.pushed.Store(new(atomic.Int64))
+	n.sunk.Store(new(atomic.Int64))
+	if err := n.identified.follow(h); err != nil {
+		return nil, err
+	}
+	n.reportConnections()
+	n.serveStreams()
+	if opts.pubsub == "floodsub" {
+		if n.topics, err = newTopics(ctx, h, out); err != nil {
+			return nil, fmt.Errorf("floodsub: %w", err)
+		}
+	}
+	// One at a time, as Listen with several is content when one succeeds.
+	for _, addr := range opts.listen {
+		if err := h.Network().Listen(addr); err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	return n, nil
+}
+
+// reportConnections uses the notifications per connection. The event bus would
+// report per peer, but it merges a disconnect and a quick redial into nothing.
+func (n *node) reportConnections() {
+	n.host.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			n.identified.connected(c)
+			n.out.write(map[string]any{"event": "connected", "peer": c.RemotePeer().String()})
+		},
+		DisconnectedF: func(_ network.Network, c network.Conn) {
+			n.identified.disconnected(c)
+			n.out.write(map[string]any{"event": "disconnected", "peer": c.RemotePeer().String()})
+		},
+	})
+}
+
+// dialAddrs are the listening addresses, complete with the peer id.
+func (n *node) dialAddrs() []string {
+	addrs := addrStrings(n.host.Addrs())
+	for i := range addrs {
+		addrs[i] += "/p2p/" + n.host.ID().String()
+	}
+	return addrs
+}
+
+// addrStrings never returns nil, so that JSON shows [] and not null.
+func addrStrings(addrs []ma.Multiaddr) []string {
+	texts := make([]string, 0, len(addrs))
+	for _, addr := range addrs {
+		texts = append(texts, addr.String())
+	}
+	return texts
+}

@@ -1,0 +1,273 @@
+import { createHash } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
+import { STREAM_LIMITS } from './host.mjs'
+import { pattern } from './pattern.mjs'
+import { DIGEST, ECHO, MARK_LENGTH, RESET, SINK, WATCH } from './protocols.mjs'
+import { readOutcome, send, StreamReader } from './streams.mjs'
+
+const IDENTIFY_TIMEOUT = 10_000
+const SMALL_ECHO = 100
+
+const MPLEX = '/mplex/6.7.0'
+/** How much an echo may be behind where the muxer itself does not hold the writer back. */
+const MPLEX_IN_FLIGHT = 1024 * 1024
+
+/** The commands of the contract: every method of `handlers` takes a command's arguments and returns its results. */
+export class Commands {
+  #host
+  #protocols
+  #identities
+  #pushed = 0
+
+  constructor (host, protocols, identities) {
+    this.#host = host
+    this.#protocols = protocols
+    this.#identities = identities
+  }
+
+  handlers = {
+    dial: async ({ addr }) => {
+      const connection = await this.#host.dial(multiaddr(addr))
+
+      return { peer_id: connection.remotePeer.toString() }
+    },
+
+    ping: async ({ peer, count }) => {
+      const { remotePeer } = this.#connection(peer)
+      const rtts = []
+
+      for (let i = 0; i < count; i++) {
+        rtts.push(await this.#host.services.ping.ping(remotePeer))
+      }
+
+      return { rtts_ms: rtts }
+    },
+
+    identify: async ({ peer }) => {
+      this.#connection(peer)
+      const identity = await this.#identities.wait(peer, IDENTIFY_TIMEOUT)
+
+      return {
+        agent: identity.agentVersion,
+        protocol_version: identity.protocolVersion,
+        protocols: identity.protocols,
+        listen_addrs: identity.listenAddrs.map(String),
+        observed_addr: identity.observedAddr?.toString() ?? null
+      }
+    },
+
+    known_protocols: async ({ peer }) => {
+      const { protocols } = await this.#host.peerStore.get(peerIdFromString(peer))
+
+      return { protocols }
+    },
+
+    add_protocol: async ({ protocol }) => {
+      await this.#host.handle(protocol, stream => stream.close(), STREAM_LIMITS)
+    },
+
+    echo: async ({ peer, size, seed }) => {
+      const stream = await this.#open(peer, ECHO)
+      const inFlight = new InFlight(this.#connection(peer).multiplexer === MPLEX ? MPLEX_IN_FLIGHT : Infinity)
+      const start = performance.now()
+      const hash = createHash('sha256')
+      let bytes = 0
+      const readBack = async () => {
+        for await (const chunk of new StreamReader(stream)) {
+          hash.update(chunk.subarray())
+          bytes += chunk.byteLength
+          inFlight.remove(chunk.byteLength)
+        }
+      }
+
+      await finishOrAbort(stream, () => Promise.all([
+        writePattern(stream, seed, size, length => inFlight.add(length)),
+        readBack()
+      ]))
+
+      return { sha256: hash.digest('hex'), bytes, seconds: secondsSince(start) }
+    },
+
+    streams: async ({ peer, total, parallel }) => {
+      let started = 0
+      let completed = 0
+      const worker = async () => {
+        while (started < total) {
+          await this.#smallEcho(peer, started++)
+          completed++
+        }
+      }
+
+      await Promise.all(Array.from({ length: parallel }, worker))
+
+      return { completed }
+    },
+
+    half_close: async ({ peer, size, seed }) => {
+      const stream = await this.#open(peer, DIGEST)
+
+      return { response: await this.#writeThenRead(stream, seed, size) }
+    },
+
+    expect_reset: async ({ peer }) => {
+      const stream = await this.#open(peer, RESET)
+      const reader = new StreamReader(stream)
+
+      await send(stream, Buffer.alloc(MARK_LENGTH))
+      const outcome = await readOutcome(reader)
+
+      await stream.close()
+
+      return { outcome }
+    },
+
+    send_reset: async ({ peer }) => {
+      const stream = await this.#open(peer, WATCH)
+      const reader = new StreamReader(stream)
+
+      await send(stream, Buffer.alloc(MARK_LENGTH))
+      await reader.readExactly(MARK_LENGTH)
+      stream.abort(new Error('reset as the command asks'))
+    },
+
+    push: async ({ peer, size, seed }) => {
+      const stream = await this.#open(peer, SINK)
+      const start = performance.now()
+
+      this.#pushed = 0
+      const response = await this.#writeThenRead(stream, seed, size, length => { this.#pushed += length })
+
+      return { response, seconds: secondsSince(start) }
+    },
+
+    status: async () => ({
+      pushed: this.#pushed,
+      sunk: this.#protocols.sunk,
+      watch: this.#protocols.watched
+    }),
+
+    sink_hold: async () => this.#protocols.hold(),
+
+    sink_release: async () => this.#protocols.release(),
+
+    connections: async () => ({
+      peers: this.#host.getConnections().map(connection => connection.remotePeer.toString())
+    }),
+
+    disconnect: async ({ peer }) => {
+      await this.#host.hangUp(peerIdFromString(peer))
+    },
+
+    subscribe: async ({ topic }) => this.#pubsub().subscribe(topic),
+
+    unsubscribe: async ({ topic }) => this.#pubsub().unsubscribe(topic),
+
+    publish: async ({ topic, data }) => {
+      await this.#pubsub().publish(topic, Buffer.from(data, 'base64'))
+    },
+
+    topic_peers: async ({ topic }) => ({
+      peers: this.#pubsub().getSubscribers(topic).map(String)
+    })
+  }
+
+  /** An open connection to the peer. Commands never dial by themselves, as libp2p would. */
+  #connection (peer) {
+    const connection = this.#host.getConnections(peerIdFromString(peer)).find(({ status }) => status === 'open')
+
+    if (connection == null) {
+      throw new Error(`not connected to ${peer}`)
+    }
+
+    return connection
+  }
+
+  #open (peer, protocol) {
+    return this.#connection(peer).newStream(protocol)
+  }
+
+  #pubsub () {
+    const { pubsub } = this.#host.services
+
+    if (pubsub == null) {
+      throw new Error('started with --pubsub none')
+    }
+
+    return pubsub
+  }
+
+  async #smallEcho (peer, seed) {
+    const stream = await this.#open(peer, ECHO)
+    const [sent] = pattern(seed, SMALL_ECHO)
+
+    await finishOrAbort(stream, async () => {
+      await writePattern(stream, seed, SMALL_ECHO)
+      const parts = []
+
+      for await (const chunk of new StreamReader(stream)) {
+        parts.push(chunk.subarray())
+      }
+      if (!sent.equals(Buffer.concat(parts))) {
+        throw new Error(`echo stream ${seed} came back changed`)
+      }
+    })
+  }
+
+  #writeThenRead (stream, seed, size, onSent) {
+    const reader = new StreamReader(stream)
+
+    return finishOrAbort(stream, async () => {
+      await writePattern(stream, seed, size, onSent)
+
+      return reader.readText()
+    })
+  }
+}
+
+/** Counts bytes on their way; adding to more than the limit waits until enough are gone. */
+class InFlight {
+  #limit
+  #count = 0
+  #wake = () => {}
+
+  constructor (limit) {
+    this.#limit = limit
+  }
+
+  async add (length) {
+    this.#count += length
+    while (this.#count > this.#limit) {
+      await new Promise(resolve => { this.#wake = resolve })
+    }
+  }
+
+  remove (length) {
+    this.#count -= length
+    this.#wake()
+  }
+}
+
+/** Writes the pattern, then closes the writing side. */
+async function writePattern (stream, seed, size, onSent = () => {}) {
+  for (const piece of pattern(seed, size)) {
+    await send(stream, piece)
+    await onSent(piece.byteLength)
+  }
+  await stream.close()
+}
+
+/** Runs `work`; a failure must not leave its stream half open at the remote. */
+async function finishOrAbort (stream, work) {
+  try {
+    return await work()
+  } catch (error) {
+    stream.abort(error)
+    throw error
+  }
+}
+
+function secondsSince (start) {
+  return (performance.now() - start) / 1000
+}

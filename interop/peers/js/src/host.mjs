@@ -1,0 +1,74 @@
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { floodsub } from '@libp2p/floodsub'
+import { identify, identifyPush } from '@libp2p/identify'
+import { mplex } from '@libp2p/mplex'
+import { noise } from '@libp2p/noise'
+import { ping } from '@libp2p/ping'
+import { plaintext } from '@libp2p/plaintext'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { createLibp2p } from 'libp2p'
+import { MAX_UNREAD } from './streams.mjs'
+
+/** High enough to be out of the way of every suite. */
+const UNLIMITED = 100_000
+
+const KEY_TYPES = {
+  ed25519: () => generateKeyPair('Ed25519'),
+  secp256k1: () => generateKeyPair('secp256k1'),
+  rsa: () => generateKeyPair('RSA', 2048)
+}
+
+const SECURITIES = {
+  noise: () => noise(),
+  plaintext: () => plaintext()
+}
+
+const MUXERS = {
+  yamux: () => yamux({
+    maxInboundStreams: UNLIMITED,
+    maxOutboundStreams: UNLIMITED,
+    maxEarlyStreams: UNLIMITED,
+    streamOptions: {
+      maxStreamWindowSize: MAX_UNREAD,
+      // Of importance until the stream's handler makes a StreamReader, which sets the same.
+      maxReadBufferLength: MAX_UNREAD
+    }
+  }),
+  // The threshold is the number of streams that a peer may open in a second before the connection is ended.
+  mplex: () => mplex({ disconnectThreshold: UNLIMITED, maxEarlyStreams: UNLIMITED })
+}
+
+const PUBSUBS = {
+  floodsub: () => ({ pubsub: floodsub({ globalSignaturePolicy: 'StrictSign' }) }),
+  none: () => ({})
+}
+
+/** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
+export async function createHost ({ security, muxer, keyType, pubsub, listen }) {
+  return createLibp2p({
+    start: false,
+    privateKey: await KEY_TYPES[keyType](),
+    addresses: { listen },
+    // 0 switches the time limit of idle sockets off: a suite may be silent for long.
+    transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
+    connectionEncrypters: [SECURITIES[security]()],
+    streamMuxers: [MUXERS[muxer]()],
+    connectionManager: {
+      maxConnections: UNLIMITED,
+      maxIncomingPendingConnections: UNLIMITED,
+      inboundConnectionThreshold: UNLIMITED
+    },
+    // The monitor ends connections on which a ping is late, as happens on a loaded machine.
+    connectionMonitor: { enabled: false },
+    services: {
+      identify: identify(),
+      identifyPush: identifyPush(),
+      ping: ping(),
+      ...PUBSUBS[pubsub]()
+    }
+  })
+}
+
+/** Limits for the handlers of the interop protocols. */
+export const STREAM_LIMITS = { maxInboundStreams: UNLIMITED, maxOutboundStreams: UNLIMITED }

@@ -1,0 +1,518 @@
+"""The py-libp2p interop peer: speaks interop/CONTRACT.md around the PyPI package libp2p.
+
+Runs in its own virtual environment with `python -I`: the package's import name is also that of this repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import importlib.metadata
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+from libp2p import new_host
+from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
+from libp2p.crypto import ed25519, rsa, secp256k1, x25519
+from libp2p.crypto.keys import KeyPair
+from libp2p.custom_types import TProtocol
+from libp2p.host.ping import PingService
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.identity.identify_push.identify_push import push_identify_to_peers
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.stream.exceptions import StreamEOF, StreamError, StreamReset
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from libp2p.peer.peerstore import PeerStore
+from libp2p.pubsub.floodsub import PROTOCOL_ID as FLOODSUB
+from libp2p.pubsub.floodsub import FloodSub
+from libp2p.pubsub.pb.rpc_pb2 import Message
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.rcmgr import ResourceManager
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.rcmgr.manager import ResourceLimits
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.utils.varint import read_length_prefixed_protobuf
+from multiaddr import Multiaddr
+
+ECHO = TProtocol("/interop/echo/1.0.0")
+DIGEST = TProtocol("/interop/digest/1.0.0")
+RESET = TProtocol("/interop/reset/1.0.0")
+WATCH = TProtocol("/interop/watch/1.0.0")
+SINK = TProtocol("/interop/sink/1.0.0")
+
+MARK_LENGTH = 4
+"""Size of the marks that the reset and watch protocols exchange."""
+
+HASHES_PER_BLOCK = 2048
+HASH_LENGTH = 32
+READ_SIZE = 64 * 1024
+SMALL_ECHO = 100
+IDENTIFY_TIMEOUT = 10
+UNLIMITED = 100_000
+"""High enough to be out of the way of every suite."""
+
+Results = dict[str, Any] | None
+
+KEY_TYPES: dict[str, Callable[[], KeyPair]] = {
+    "ed25519": ed25519.create_new_key_pair,
+    "secp256k1": secp256k1.create_new_key_pair,
+    "rsa": rsa.create_new_key_pair,
+}
+
+MUXERS = {
+    "yamux": {TProtocol(YAMUX): Yamux},
+    "mplex": {MPLEX_PROTOCOL_ID: Mplex},
+}
+
+SECURITIES = {
+    "noise": lambda keys, _: {NOISE: NoiseTransport(keys, noise_privkey=x25519.create_new_key_pair().private_key)},
+    "plaintext": lambda keys, peerstore: {PLAINTEXT_PROTOCOL_ID: InsecureTransport(keys, peerstore=peerstore)},
+}
+
+FEATURES = {
+    "name": "py",
+    "version": f"py-libp2p {importlib.metadata.version('libp2p')}",
+    "transports": ["tcp"],
+    "securities": list(SECURITIES),
+    "muxers": list(MUXERS),
+    "key_types": list(KEY_TYPES),
+    "pubsub": ["floodsub"],
+    "unsupported": {
+        "ecdsa": "py-libp2p has no code to sign with ECDSA keys or to read those of others",
+        "long-hold": "a py-libp2p yamux writer gives up when its window stays empty for 5 seconds",
+        "mplex-back-pressure": "a py-libp2p mplex reader resets a stream that nobody reads for 5 seconds",
+    },
+}
+
+
+def pattern(seed: int, size: int) -> Iterator[bytes]:
+    """The pattern of the contract in pieces of at most one block (64 KiB), so that its size costs no memory."""
+    # A short pattern, of which there are many in `streams`, needs only the start of the block.
+    hashes = min(HASHES_PER_BLOCK, math.ceil(size / HASH_LENGTH))
+    block = b"".join(hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in range(hashes))
+    for start in range(0, size, HASHES_PER_BLOCK * HASH_LENGTH):
+        yield block[: size - start]
+
+
+def emit(message: dict[str, Any]) -> None:
+    """Print one line of the contract on standard output, which nothing else may use."""
+    print(json.dumps(message), flush=True)
+
+
+def describe(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+async def read_some(stream: INetStream) -> bytes:
+    """Read what is there, or b"" at the end of the stream."""
+    try:
+        return await stream.read(READ_SIZE)
+    except StreamEOF as error:
+        # A yamux stream that was reset while a read waited tells the reader that it ended.
+        if getattr(stream.muxed_stream, "reset_received", False):
+            raise StreamReset from error
+        return b""
+
+
+async def read_chunks(stream: INetStream) -> AsyncIterator[bytes]:
+    while chunk := await read_some(stream):
+        yield chunk
+
+
+async def read_exactly(stream: INetStream, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        chunk = await stream.read(length - len(data))
+        if not chunk:
+            raise StreamEOF
+        data += chunk
+    return data
+
+
+async def read_all(stream: INetStream) -> bytes:
+    return b"".join([chunk async for chunk in read_chunks(stream)])
+
+
+async def read_outcome(stream: INetStream) -> str:
+    """Tell how a read ends on a stream of which the remote is expected to say no more."""
+    try:
+        return "data" if await read_some(stream) else "eof"
+    except StreamError:
+        return "reset"
+
+
+async def write_pattern(
+    stream: INetStream, seed: int, size: int, on_sent: Callable[[int], None] = lambda length: None
+) -> None:
+    """Write the pattern, then close the writing side."""
+    for piece in pattern(seed, size):
+        await stream.write(piece)
+        on_sent(len(piece))
+    await stream.close_write()
+
+
+@asynccontextmanager
+async def finishing(stream: INetStream) -> AsyncIterator[INetStream]:
+    """Close the stream after the block; a failure must not leave it half open at the remote."""
+    try:
+        yield stream
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await stream.reset()
+        raise
+    await stream.close()
+
+
+class InteropProtocols:
+    """Serves the interop protocols of the contract and keeps what `status` tells about them."""
+
+    def __init__(self, host: IHost) -> None:
+        self.sunk = 0
+        self.watched: list[str] = []
+        self._released = trio.Event()
+        self._released.set()
+        for protocol, handler in {
+            ECHO: self._echo,
+            DIGEST: self._digest,
+            RESET: self._reset,
+            WATCH: self._watch,
+            SINK: self._sink,
+        }.items():
+            host.set_stream_handler(protocol, partial(self._serve, handler))
+
+    def hold(self) -> None:
+        # A second hold must not leave the handlers that wait for the first release behind.
+        self._released.set()
+        self._released = trio.Event()
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def _serve(self, handler: Callable[[INetStream], Awaitable[None]], stream: INetStream) -> None:
+        """Run a handler; its failure ends its stream, and must not reach the network, which would end with it."""
+        try:
+            async with finishing(stream):
+                await handler(stream)
+        except Exception as error:
+            print(f"{stream.get_protocol()}: {describe(error)}", file=sys.stderr)
+
+    async def _echo(self, stream: INetStream) -> None:
+        async for chunk in read_chunks(stream):
+            await stream.write(chunk)
+
+    async def _digest(self, stream: INetStream) -> None:
+        await self._answer_digest(stream, lambda length: None)
+
+    async def _reset(self, stream: INetStream) -> None:
+        await read_exactly(stream, MARK_LENGTH)
+        await stream.reset()
+
+    async def _watch(self, stream: INetStream) -> None:
+        await stream.write(await read_exactly(stream, MARK_LENGTH))
+        self.watched.append(await read_outcome(stream))
+
+    async def _sink(self, stream: INetStream) -> None:
+        self.sunk = 0
+        await self._released.wait()
+        await self._answer_digest(stream, self._count_sunk)
+
+    def _count_sunk(self, length: int) -> None:
+        self.sunk += length
+
+    async def _answer_digest(self, stream: INetStream, on_read: Callable[[int], None]) -> None:
+        digest = hashlib.sha256()
+        async for chunk in read_chunks(stream):
+            digest.update(chunk)
+            on_read(len(chunk))
+        await stream.write(digest.hexdigest().encode())
+
+
+class ConnectionEvents(INotifee):
+    """Reports connections that come and go."""
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        emit({"event": "connected", "peer": str(conn.muxed_conn.peer_id)})
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        emit({"event": "disconnected", "peer": str(conn.muxed_conn.peer_id)})
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        pass
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        pass
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        pass
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        pass
+
+
+class Commands:
+    """The commands of the contract: the method `cmd_X` takes the arguments of X and returns its results."""
+
+    def __init__(self, host: IHost, protocols: InteropProtocols, pubsub: Pubsub | None, nursery: trio.Nursery) -> None:
+        self._host = host
+        self._network = host.get_network()
+        self._protocols = protocols
+        self._pubsub = pubsub
+        self._nursery = nursery
+        self._pushed = 0
+
+    async def answer(self, command: dict[str, Any]) -> None:
+        number, name = command.pop("id"), command.pop("cmd")
+        try:
+            method = getattr(self, f"cmd_{name}", None)
+            if method is None:
+                raise ValueError(f"unknown command {name}")
+            emit({"id": number, "ok": True, **(await method(**command) or {})})
+        except Exception as error:
+            traceback.print_exc()
+            emit({"id": number, "ok": False, "error": describe(error)})
+
+    async def cmd_dial(self, addr: str) -> Results:
+        peer = info_from_p2p_addr(Multiaddr(addr)).peer_id
+        if not self._network.get_connections(peer):
+            # Not host.connect(): it tries all addresses it has heard of, and refuses a peer that it once failed to
+            # reach for a minute.
+            await self._network.dial_addr(Multiaddr(addr), peer)
+        return {"peer_id": str(peer)}
+
+    async def cmd_ping(self, peer: str, count: int) -> Results:
+        # A new service each time: one that is shared mixes up the streams of pings that run at once.
+        return {"rtts_ms": await PingService(self._host).ping(self._connected(peer), count)}
+
+    async def cmd_identify(self, peer: str) -> Results:
+        # The host asks by itself, but keeps only a part of what it is told.
+        with trio.fail_after(IDENTIFY_TIMEOUT):
+            async with self._open(peer, IDENTIFY) as stream:
+                told = Identify.FromString(await read_length_prefixed_protobuf(stream))
+        return {
+            "agent": told.agent_version,
+            "protocol_version": told.protocol_version,
+            "protocols": list(told.protocols),
+            "listen_addrs": [str(Multiaddr(address)) for address in told.listen_addrs],
+            "observed_addr": str(Multiaddr(told.observed_addr)) if told.observed_addr else None,
+        }
+
+    async def cmd_known_protocols(self, peer: str) -> Results:
+        return {"protocols": self._host.get_peerstore().get_protocols(ID.from_string(peer))}
+
+    async def cmd_add_protocol(self, protocol: str) -> Results:
+        self._host.set_stream_handler(TProtocol(protocol), lambda stream: stream.close())
+        await push_identify_to_peers(self._host)
+
+    async def cmd_echo(self, peer: str, size: int, seed: int) -> Results:
+        digest, received, start = hashlib.sha256(), 0, time.perf_counter()
+        async with self._open(peer, ECHO) as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(write_pattern, stream, seed, size)
+            async for chunk in read_chunks(stream):
+                digest.update(chunk)
+                received += len(chunk)
+        return {"sha256": digest.hexdigest(), "bytes": received, "seconds": time.perf_counter() - start}
+
+    async def cmd_streams(self, peer: str, total: int, parallel: int) -> Results:
+        numbers = iter(range(total))
+        completed = 0
+
+        async def worker() -> None:
+            nonlocal completed
+            for number in numbers:
+                await self._small_echo(peer, number)
+                completed += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(parallel):
+                nursery.start_soon(worker)
+        return {"completed": completed}
+
+    async def cmd_half_close(self, peer: str, size: int, seed: int) -> Results:
+        async with self._open(peer, DIGEST) as stream:
+            await write_pattern(stream, seed, size)
+            return {"response": (await read_all(stream)).decode()}
+
+    async def cmd_expect_reset(self, peer: str) -> Results:
+        async with self._open(peer, RESET) as stream:
+            await stream.write(bytes(MARK_LENGTH))
+            return {"outcome": await read_outcome(stream)}
+
+    async def cmd_send_reset(self, peer: str) -> Results:
+        async with self._open(peer, WATCH) as stream:
+            await stream.write(bytes(MARK_LENGTH))
+            await read_exactly(stream, MARK_LENGTH)
+            await stream.reset()
+
+    async def cmd_push(self, peer: str, size: int, seed: int) -> Results:
+        self._pushed, start = 0, time.perf_counter()
+        async with self._open(peer, SINK) as stream:
+            await write_pattern(stream, seed, size, self._count_pushed)
+            response = (await read_all(stream)).decode()
+        return {"response": response, "seconds": time.perf_counter() - start}
+
+    async def cmd_status(self) -> Results:
+        return {"pushed": self._pushed, "sunk": self._protocols.sunk, "watch": self._protocols.watched}
+
+    async def cmd_sink_hold(self) -> Results:
+        self._protocols.hold()
+
+    async def cmd_sink_release(self) -> Results:
+        self._protocols.release()
+
+    async def cmd_connections(self) -> Results:
+        return {"peers": [str(connection.muxed_conn.peer_id) for connection in self._network.get_connections()]}
+
+    async def cmd_disconnect(self, peer: str) -> Results:
+        await self._host.disconnect(ID.from_string(peer))
+
+    async def cmd_subscribe(self, topic: str) -> Results:
+        pubsub = self._require_pubsub()
+        if topic not in pubsub.topic_ids:
+            subscription = await pubsub.subscribe(topic)
+            self._nursery.start_soon(self._report_messages, topic, subscription)
+
+    async def cmd_unsubscribe(self, topic: str) -> Results:
+        await self._require_pubsub().unsubscribe(topic)
+
+    async def cmd_publish(self, topic: str, data: str) -> Results:
+        await self._require_pubsub().publish(topic, base64.b64decode(data))
+
+    async def cmd_topic_peers(self, topic: str) -> Results:
+        return {"peers": [str(peer) for peer in self._require_pubsub().peer_topics.get(topic, ())]}
+
+    def _connected(self, peer: str) -> ID:
+        """The id of a connected peer. Commands never dial by themselves, as the package would."""
+        peer_id = ID.from_string(peer)
+        if not self._network.get_connections(peer_id):
+            raise ConnectionError(f"not connected to {peer}")
+        return peer_id
+
+    @asynccontextmanager
+    async def _open(self, peer: str, protocol: TProtocol) -> AsyncIterator[INetStream]:
+        async with finishing(await self._host.new_stream(self._connected(peer), [protocol])) as stream:
+            yield stream
+
+    async def _small_echo(self, peer: str, seed: int) -> None:
+        async with self._open(peer, ECHO) as stream:
+            await write_pattern(stream, seed, SMALL_ECHO)
+            if await read_all(stream) != b"".join(pattern(seed, SMALL_ECHO)):
+                raise ValueError(f"echo stream {seed} came back changed")
+
+    def _count_pushed(self, length: int) -> None:
+        self._pushed += length
+
+    def _require_pubsub(self) -> Pubsub:
+        if self._pubsub is None:
+            raise ValueError("started with --pubsub none")
+        return self._pubsub
+
+    async def _report_messages(self, topic: str, messages: AsyncIterator[Message]) -> None:
+        async for message in messages:
+            sender = ID(message.from_id)
+            if sender != self._host.get_id():
+                data = base64.b64encode(message.data).decode()
+                emit({"event": "message", "topic": topic, "from": str(sender), "data": data})
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--transport", choices=FEATURES["transports"], default="tcp")
+    parser.add_argument("--listen", action="append")
+    parser.add_argument("--security", choices=FEATURES["securities"], default="noise")
+    parser.add_argument("--muxer", choices=FEATURES["muxers"], default="yamux")
+    parser.add_argument("--key-type", choices=FEATURES["key_types"], default="ed25519")
+    parser.add_argument("--pubsub", choices=[*FEATURES["pubsub"], "none"], default="floodsub")
+    parser.add_argument("--features", action="store_true")
+    return parser.parse_args()
+
+
+def make_host(arguments: argparse.Namespace) -> IHost:
+    keys, peerstore = KEY_TYPES[arguments.key_type](), PeerStore()
+    return new_host(
+        key_pair=keys,
+        peerstore_opt=peerstore,
+        sec_opt=SECURITIES[arguments.security](keys, peerstore),
+        muxer_opt=MUXERS[arguments.muxer],
+        connection_config=ConnectionConfig(
+            max_connections=UNLIMITED, high_watermark=UNLIMITED, max_connections_per_peer=UNLIMITED
+        ),
+        resource_manager=ResourceManager(
+            limits=ResourceLimits(max_connections=UNLIMITED, max_streams=UNLIMITED),
+            connection_limits=ConnectionLimits(),
+            enable_rate_limiting=False,
+            enable_circuit_breaker=False,
+            enable_graceful_degradation=False,
+        ),
+    )
+
+
+@asynccontextmanager
+async def running_pubsub(host: IHost, kind: str) -> AsyncIterator[Pubsub | None]:
+    if kind == "none":
+        yield None
+        return
+    pubsub = Pubsub(host, FloodSub([FLOODSUB]), strict_signing=True)
+    async with background_trio_service(pubsub):
+        await pubsub.wait_until_ready()
+        yield pubsub
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    host = make_host(arguments)
+    protocols = InteropProtocols(host)
+    host.get_network().register_notifee(ConnectionEvents())
+    listen = [Multiaddr(address) for address in arguments.listen or ["/ip4/127.0.0.1/tcp/0"] if address != "none"]
+
+    async with host.run(listen), running_pubsub(host, arguments.pubsub) as pubsub, trio.open_nursery() as nursery:
+        # The connector dials known peers to have at least 100 connections: one that a suite ended would come back.
+        await host.get_network().event_background_nursery_created.wait()
+        await host.get_network().auto_connector.stop()
+        emit(
+            {
+                "event": "ready",
+                "peer_id": str(host.get_id()),
+                "addrs": [str(address) for address in host.get_addrs()],
+                "version": FEATURES["version"],
+            }
+        )
+
+        commands = Commands(host, protocols, pubsub, nursery)
+        async for line in trio.wrap_file(sys.stdin):
+            command = json.loads(line)
+            if command["cmd"] == "shutdown":
+                emit({"id": command["id"], "ok": True})
+                await host.close()
+                break
+            nursery.start_soon(commands.answer, command)
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.features:
+        emit(FEATURES)
+    else:
+        trio.run(serve, arguments)
+
+
+if __name__ == "__main__":
+    main()

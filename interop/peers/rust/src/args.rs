@@ -1,0 +1,109 @@
+//! The command line of the interop contract, and the answer to `--features`.
+
+use libp2p::Multiaddr;
+use serde_json::{Value, json};
+
+pub const TRANSPORTS: &[&str] = &["tcp", "ws", "quic-v1"];
+pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
+pub const MUXERS: &[&str] = &["yamux", "mplex"];
+pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
+pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
+
+pub struct Args {
+    pub listen: Vec<Multiaddr>,
+    pub transport: String,
+    pub security: String,
+    pub muxer: String,
+    pub key_type: String,
+    pub pubsub: String,
+    pub features: bool,
+}
+
+impl Args {
+    /// Reads `--flag value` and `--flag=value`; an unknown flag or value is an error text.
+    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut args = Args {
+            listen: Vec::new(),
+            transport: TRANSPORTS[0].into(),
+            security: SECURITIES[0].into(),
+            muxer: MUXERS[0].into(),
+            key_type: KEY_TYPES[0].into(),
+            pubsub: PUBSUBS[0].into(),
+            features: false,
+        };
+        let mut listen = Vec::new();
+        while let Some(word) = words.next() {
+            if word == "--features" {
+                args.features = true;
+                continue;
+            }
+            let (flag, value) = match word.split_once('=') {
+                Some((flag, value)) => (flag.to_owned(), value.to_owned()),
+                None => {
+                    let value = words.next().ok_or(format!("{word} needs a value"))?;
+                    (word, value)
+                }
+            };
+            match flag.as_str() {
+                "--transport" => args.transport = one_of(TRANSPORTS, &flag, value)?,
+                "--listen" => listen.push(value),
+                "--security" => args.security = one_of(SECURITIES, &flag, value)?,
+                "--muxer" => args.muxer = one_of(MUXERS, &flag, value)?,
+                "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
+                "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
+                _ => return Err(format!("unknown flag {flag}")),
+            }
+        }
+        if listen.is_empty() {
+            let addr = match args.transport.as_str() {
+                "ws" => "/ip4/127.0.0.1/tcp/0/ws",
+                "quic-v1" => "/ip4/127.0.0.1/udp/0/quic-v1",
+                _ => "/ip4/127.0.0.1/tcp/0",
+            };
+            listen.push(addr.to_owned());
+        }
+        for text in listen.iter().filter(|text| *text != "none") {
+            let addr = text.parse().map_err(|e| format!("--listen {text}: {e}"))?;
+            args.listen.push(addr);
+        }
+        Ok(args)
+    }
+}
+
+fn one_of(allowed: &[&str], flag: &str, value: String) -> Result<String, String> {
+    if allowed.contains(&value.as_str()) {
+        Ok(value)
+    } else {
+        Err(format!(
+            "{flag} {value}: this peer has {}",
+            allowed.join(", ")
+        ))
+    }
+}
+
+/// `rust-libp2p v<version>`, read from the lock file: it cannot differ from what was built.
+pub fn version() -> String {
+    let lock = include_str!("../Cargo.lock");
+    let version = lock
+        .split_once("name = \"libp2p\"\nversion = \"")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map_or("unknown", |(version, _)| version);
+    format!("rust-libp2p v{version}")
+}
+
+pub fn features() -> Value {
+    let plaintext_limit = "the package reads a plaintext handshake of at most 100 bytes";
+    json!({
+        "name": "rust",
+        "version": version(),
+        "transports": TRANSPORTS,
+        "securities": SECURITIES,
+        "muxers": MUXERS,
+        "key_types": KEY_TYPES,
+        "pubsub": PUBSUBS,
+        "unsupported": {
+            "plaintext+rsa": plaintext_limit,
+            "plaintext+ecdsa": plaintext_limit,
+        },
+    })
+}

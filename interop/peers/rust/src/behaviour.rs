@@ -1,0 +1,74 @@
+//! All protocols of the peer: the package's identify, ping and gossipsub, and plain streams for the rest.
+
+use libp2p::{
+    StreamProtocol, gossipsub, identify,
+    identity::Keypair,
+    ping,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+use tokio::sync::mpsc;
+
+use crate::raw_streams::{self, InboundStream};
+
+const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
+const MAX_PUBSUB_RPC: usize = 1024 * 1024;
+
+// `raw` comes first: a new protocol must reach a connection before the identify push that tells about it.
+#[derive(NetworkBehaviour)]
+pub struct Behaviour {
+    pub raw: raw_streams::Behaviour,
+    pub identify: identify::Behaviour,
+    pub ping: ping::Behaviour,
+    pub pubsub: Toggle<gossipsub::Behaviour>,
+}
+
+impl Behaviour {
+    pub fn new(
+        keypair: &Keypair,
+        pubsub: &str,
+        protocols: &[StreamProtocol],
+    ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
+        let (raw, inbound) = raw_streams::Behaviour::new(protocols);
+        let identify = identify::Behaviour::new(
+            identify::Config::new_with_signed_peer_record(PROTOCOL_VERSION.into(), keypair)
+                .with_push_listen_addr_updates(true),
+        );
+        let pubsub = match pubsub {
+            "none" => None,
+            name => Some(new_pubsub(keypair, name == "floodsub")?),
+        };
+        let behaviour = Self {
+            raw,
+            identify,
+            ping: ping::Behaviour::default(),
+            pubsub: pubsub.into(),
+        };
+        Ok((behaviour, inbound))
+    }
+}
+
+/// The package has no floodsub that signs, but its gossipsub speaks floodsub, as StrictSign, to peers which know no
+/// more than that.
+fn new_pubsub(keypair: &Keypair, floodsub: bool) -> Result<gossipsub::Behaviour, String> {
+    let mut config = gossipsub::ConfigBuilder::default();
+    config
+        .validation_mode(gossipsub::ValidationMode::Strict)
+        .max_transmit_size(MAX_PUBSUB_RPC)
+        .message_id_fn(message_id);
+    if floodsub {
+        config.support_floodsub();
+    }
+    let config = config.build().map_err(|e| format!("pubsub: {e}"))?;
+    let signed = gossipsub::MessageAuthenticity::Signed(keypair.clone());
+    gossipsub::Behaviour::new(signed, config).map_err(|e| format!("pubsub: {e}"))
+}
+
+/// Author and sequence number as bytes, like the other implementations; the package's own default is a text of the two.
+fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
+    let mut id = message
+        .source
+        .map(|peer| peer.to_bytes())
+        .unwrap_or_default();
+    id.extend_from_slice(&message.sequence_number.unwrap_or_default().to_be_bytes());
+    gossipsub::MessageId::from(id)
+}

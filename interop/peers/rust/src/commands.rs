@@ -1,0 +1,313 @@
+//! The commands of the contract.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures::{StreamExt, stream};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol,
+    gossipsub::{IdentTopic, PublishError},
+    multiaddr::Protocol,
+    ping,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    clients,
+    node::Handle,
+    pattern,
+    served::{self, State},
+};
+
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+const STREAMS_SIZE: u64 = 100;
+
+type Results = Map<String, Value>;
+
+#[derive(Clone)]
+pub struct Commands {
+    pub node: Handle,
+    pub state: Arc<State>,
+}
+
+/// The arguments of one command.
+pub struct Arguments(pub Value);
+
+impl Arguments {
+    pub fn text(&self, name: &str) -> Result<&str, String> {
+        self.0[name].as_str().ok_or(format!("{name}: no text"))
+    }
+
+    fn number(&self, name: &str) -> Result<u64, String> {
+        self.0[name].as_u64().ok_or(format!("{name}: no number"))
+    }
+
+    /// The decimal text of the seed, which is all that the pattern needs.
+    fn seed(&self) -> Result<String, String> {
+        match &self.0["seed"] {
+            Value::Number(n) if !n.is_f64() => Ok(n.to_string()),
+            _ => Err("seed: no whole number".into()),
+        }
+    }
+
+    fn peer(&self) -> Result<PeerId, String> {
+        self.text("peer")?.parse().map_err(|e| format!("peer: {e}"))
+    }
+
+    fn topic(&self) -> Result<IdentTopic, String> {
+        Ok(IdentTopic::new(self.text("topic")?))
+    }
+}
+
+impl Commands {
+    pub async fn run(&self, name: &str, args: &Arguments) -> Result<Results, String> {
+        let results = match name {
+            "dial" => self.dial(args).await?,
+            "ping" => self.ping(args).await?,
+            "identify" => self.identify(args).await?,
+            "known_protocols" => self.known_protocols(args).await?,
+            "add_protocol" => self.add_protocol(args).await?,
+            "echo" => self.echo(args).await?,
+            "streams" => self.streams(args).await?,
+            "half_close" => self.half_close(args).await?,
+            "expect_reset" => self.expect_reset(args).await?,
+            "send_reset" => self.send_reset(args).await?,
+            "push" => self.push(args).await?,
+            "status" => self.status(),
+            "sink_hold" => self.hold(true),
+            "sink_release" => self.hold(false),
+            "connections" => self.connections().await?,
+            "disconnect" => self.disconnect(args).await?,
+            "subscribe" => self.subscribe(args).await?,
+            "unsubscribe" => self.unsubscribe(args).await?,
+            "publish" => self.publish(args).await?,
+            "topic_peers" => self.topic_peers(args).await?,
+            _ => return Err(format!("unknown command {name}")),
+        };
+        match results {
+            Value::Object(results) => Ok(results),
+            _ => unreachable!("every command makes an object"),
+        }
+    }
+
+    /// Closes all connections in an orderly way, so that the other sides see an end and not a broken connection.
+    pub async fn close_node(&self) {
+        let close_all = async {
+            for peer in self.node.with(|node| node.connected_peers()).await? {
+                let closed = self.node.with(move |node| node.disconnect(peer)).await?;
+                let _ = closed.await;
+            }
+            Ok::<_, String>(())
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), close_all).await;
+    }
+
+    async fn dial(&self, args: &Arguments) -> Result<Value, String> {
+        let addr: Multiaddr = args
+            .text("addr")?
+            .parse()
+            .map_err(|e| format!("addr: {e}"))?;
+        let Some(Protocol::P2p(peer)) = addr.iter().last() else {
+            return Err("addr must end in /p2p/ID".into());
+        };
+        self.node
+            .with(move |node| node.dial(peer, addr))
+            .await?
+            .await
+            .map_err(|_| "the dial was given up")??;
+        Ok(json!({"peer_id": peer.to_string()}))
+    }
+
+    /// The package pings by its own clock only, so this is a ping client of ours against the other side's server.
+    async fn ping(&self, args: &Arguments) -> Result<Value, String> {
+        let stream = self.node.open(args.peer()?, ping::PROTOCOL_NAME).await?;
+        let rtts = clients::ping(stream, args.number("count")?).await;
+        Ok(json!({"rtts_ms": rtts.map_err(text)?}))
+    }
+
+    async fn identify(&self, args: &Arguments) -> Result<Value, String> {
+        let peer = args.peer()?;
+        let waiting = self
+            .node
+            .with(move |node| node.wait_identified(peer))
+            .await??;
+        let info = tokio::time::timeout(IDENTIFY_TIMEOUT, waiting)
+            .await
+            .map_err(|_| "identify did not finish in time")?
+            .map_err(|_| "disconnected before identify finished")?;
+        let observed = Some(&info.observed_addr).filter(|addr| !addr.is_empty());
+        Ok(json!({
+            "agent": info.agent_version,
+            "protocol_version": info.protocol_version,
+            "protocols": texts(&info.protocols),
+            "listen_addrs": texts(&info.listen_addrs),
+            "observed_addr": observed.map(|addr| addr.to_string()),
+        }))
+    }
+
+    async fn known_protocols(&self, args: &Arguments) -> Result<Value, String> {
+        let peer = args.peer()?;
+        let known = move |node: &mut crate::node::Node| {
+            let info = node.identified.get(&peer);
+            info.map_or(Vec::new(), |info| texts(&info.protocols))
+        };
+        Ok(json!({"protocols": self.node.with(known).await?}))
+    }
+
+    async fn add_protocol(&self, args: &Arguments) -> Result<Value, String> {
+        let protocol = StreamProtocol::try_from_owned(args.text("protocol")?.to_owned())
+            .map_err(|e| format!("protocol: {e}"))?;
+        self.node
+            .with(move |node| node.add_protocol(protocol))
+            .await?;
+        Ok(json!({}))
+    }
+
+    async fn echo(&self, args: &Arguments) -> Result<Value, String> {
+        let stream = self.node.open(args.peer()?, served::ECHO).await?;
+        let echoed = clients::echo(stream, args.number("size")?, &args.seed()?)
+            .await
+            .map_err(text)?;
+        Ok(json!({"sha256": echoed.sha256, "bytes": echoed.bytes, "seconds": echoed.seconds}))
+    }
+
+    async fn streams(&self, args: &Arguments) -> Result<Value, String> {
+        let (peer, total) = (args.peer()?, args.number("total")?);
+        let parallel = args.number("parallel")?.max(1) as usize;
+        let results: Vec<_> = stream::iter(0..total)
+            .map(|i| self.one_echo(peer, i))
+            .buffer_unordered(parallel)
+            .collect()
+            .await;
+        let completed = results.iter().filter(|result| result.is_ok()).count();
+        match results.into_iter().find_map(Result::err) {
+            Some(error) => Err(format!("{completed} of {total} completed; {error}")),
+            None => Ok(json!({"completed": completed})),
+        }
+    }
+
+    /// One short echo stream, checked. The seed differs so that streams cannot be mixed up unseen.
+    async fn one_echo(&self, peer: PeerId, index: u64) -> Result<(), String> {
+        let seed = index.to_string();
+        let stream = self.node.open(peer, served::ECHO).await?;
+        let echoed = clients::echo(stream, STREAMS_SIZE, &seed)
+            .await
+            .map_err(text)?;
+        let block = pattern::block(&seed);
+        let expected = pattern::sha256(pattern::piece(&block, 0, STREAMS_SIZE));
+        if echoed.sha256 == expected {
+            Ok(())
+        } else {
+            Err(format!("stream {index} brought other bytes back"))
+        }
+    }
+
+    async fn half_close(&self, args: &Arguments) -> Result<Value, String> {
+        let stream = self.node.open(args.peer()?, served::DIGEST).await?;
+        let response = clients::ask(stream, args.number("size")?, &args.seed()?, None).await;
+        Ok(json!({"response": response.map_err(text)?}))
+    }
+
+    async fn expect_reset(&self, args: &Arguments) -> Result<Value, String> {
+        let stream = self.node.open(args.peer()?, served::RESET).await?;
+        let outcome = clients::expect_reset(stream).await;
+        Ok(json!({"outcome": outcome.map_err(text)?}))
+    }
+
+    async fn send_reset(&self, args: &Arguments) -> Result<Value, String> {
+        let peer = args.peer()?;
+        let mut stream = self.node.open(peer, served::WATCH).await?;
+        clients::be_watched(&mut stream).await.map_err(text)?;
+        self.node.reset(peer, stream).await?;
+        Ok(json!({}))
+    }
+
+    async fn push(&self, args: &Arguments) -> Result<Value, String> {
+        let (size, seed) = (args.number("size")?, args.seed()?);
+        self.state.pushed.store(0, Relaxed);
+        let started = Instant::now();
+        let stream = self.node.open(args.peer()?, served::SINK).await?;
+        let response = clients::ask(stream, size, &seed, Some(&self.state.pushed))
+            .await
+            .map_err(text)?;
+        Ok(json!({"response": response, "seconds": started.elapsed().as_secs_f64()}))
+    }
+
+    fn status(&self) -> Value {
+        let watched = self.state.watched.lock();
+        json!({
+            "pushed": self.state.pushed.load(Relaxed),
+            "sunk": self.state.sunk.load(Relaxed),
+            "watch": *watched.expect("no holder of the lock can panic"),
+        })
+    }
+
+    fn hold(&self, held: bool) -> Value {
+        self.state.hold.send_replace(held);
+        json!({})
+    }
+
+    async fn connections(&self) -> Result<Value, String> {
+        let peers = self.node.with(|node| node.connected_peers()).await?;
+        Ok(json!({"peers": texts(&peers)}))
+    }
+
+    async fn disconnect(&self, args: &Arguments) -> Result<Value, String> {
+        let peer = args.peer()?;
+        let closed = self.node.with(move |node| node.disconnect(peer)).await?;
+        closed.await.map_err(|_| "the node has ended")?;
+        Ok(json!({}))
+    }
+
+    async fn subscribe(&self, args: &Arguments) -> Result<Value, String> {
+        let topic = args.topic()?;
+        self.node
+            .with(move |node| node.pubsub()?.subscribe(&topic).map_err(text))
+            .await??;
+        Ok(json!({}))
+    }
+
+    async fn unsubscribe(&self, args: &Arguments) -> Result<Value, String> {
+        let topic = args.topic()?;
+        self.node
+            .with(move |node| Ok::<_, String>(node.pubsub()?.unsubscribe(&topic)))
+            .await??;
+        Ok(json!({}))
+    }
+
+    async fn publish(&self, args: &Arguments) -> Result<Value, String> {
+        let topic = args.topic()?;
+        let data = BASE64_STANDARD
+            .decode(args.text("data")?)
+            .map_err(|e| format!("data: {e}"))?;
+        let publish = move |node: &mut crate::node::Node| match node.pubsub()?.publish(topic, data)
+        {
+            // Nobody listens: for a flood that is a success, and the other implementations say so too.
+            Ok(_) | Err(PublishError::NoPeersSubscribedToTopic) => Ok(()),
+            Err(error) => Err(text(error)),
+        };
+        self.node.with(publish).await??;
+        Ok(json!({}))
+    }
+
+    async fn topic_peers(&self, args: &Arguments) -> Result<Value, String> {
+        let topic = args.topic()?.hash();
+        let list = move |node: &mut crate::node::Node| {
+            let subscribed = node.pubsub()?.all_peers();
+            let peers = subscribed.filter(|(_, topics)| topics.contains(&&topic));
+            Ok::<_, String>(peers.map(|(peer, _)| peer.to_string()).collect::<Vec<_>>())
+        };
+        Ok(json!({"peers": self.node.with(list).await??}))
+    }
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+fn texts(items: &[impl ToString]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,174 @@
+//! The stream protocols that every interop peer serves.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use futures::{AsyncReadExt, AsyncWriteExt, io::ReadHalf, io::WriteHalf, try_join};
+use libp2p::{PeerId, Stream, StreamProtocol};
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, watch};
+
+use crate::{node::Handle, pattern, raw_streams::InboundStream};
+
+pub const ECHO: StreamProtocol = StreamProtocol::new("/interop/echo/1.0.0");
+pub const DIGEST: StreamProtocol = StreamProtocol::new("/interop/digest/1.0.0");
+pub const RESET: StreamProtocol = StreamProtocol::new("/interop/reset/1.0.0");
+pub const WATCH: StreamProtocol = StreamProtocol::new("/interop/watch/1.0.0");
+pub const SINK: StreamProtocol = StreamProtocol::new("/interop/sink/1.0.0");
+pub const ALL: [StreamProtocol; 5] = [ECHO, DIGEST, RESET, WATCH, SINK];
+
+const CHUNK: usize = 16 * 1024;
+/// Chunks that an echo stream reads ahead of what it could write back.
+const ECHO_CHUNKS: usize = 16;
+
+/// What the `status` command tells, and the tap of the sinks.
+pub struct State {
+    pub pushed: AtomicU64,
+    pub sunk: AtomicU64,
+    pub watched: Mutex<Vec<&'static str>>,
+    pub hold: watch::Sender<bool>,
+}
+
+impl State {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            pushed: AtomicU64::new(0),
+            sunk: AtomicU64::new(0),
+            watched: Mutex::new(Vec::new()),
+            hold: watch::Sender::new(false),
+        })
+    }
+}
+
+/// Serves inbound streams, each in a task of its own.
+pub async fn serve_all(
+    mut inbound: mpsc::UnboundedReceiver<InboundStream>,
+    node: Handle,
+    state: Arc<State>,
+) {
+    while let Some((peer, protocol, stream)) = inbound.recv().await {
+        let (node, state) = (node.clone(), state.clone());
+        tokio::spawn(async move {
+            if let Err(error) = serve(peer, &protocol, stream, &node, &state).await {
+                eprintln!("{protocol} from {peer}: {error}");
+            }
+        });
+    }
+}
+
+async fn serve(
+    peer: PeerId,
+    protocol: &StreamProtocol,
+    mut stream: Stream,
+    node: &Handle,
+    state: &State,
+) -> io::Result<()> {
+    match protocol.as_ref() {
+        "/interop/echo/1.0.0" => echo(stream).await,
+        "/interop/digest/1.0.0" => {
+            let digest = digest_to_end(&mut stream, |_| ()).await?;
+            stream.write_all(digest.as_bytes()).await?;
+            stream.close().await
+        }
+        "/interop/reset/1.0.0" => {
+            stream.read_exact(&mut [0; 4]).await?;
+            node.reset(peer, stream).await.map_err(io::Error::other)
+        }
+        "/interop/watch/1.0.0" => watch_stream(stream, state).await,
+        "/interop/sink/1.0.0" => sink(stream, state).await,
+        // Only protocols from `add_protocol` are left.
+        _ => stream.close().await,
+    }
+}
+
+/// Two halves with a bounded queue between them, so a slow reader on the other side does not stop our reading at once
+/// and a fast writer cannot fill our memory.
+async fn echo(stream: Stream) -> io::Result<()> {
+    let (reader, writer) = stream.split();
+    let (sender, receiver) = mpsc::channel(ECHO_CHUNKS);
+    try_join!(echo_read(reader, sender), echo_write(writer, receiver))?;
+    Ok(())
+}
+
+async fn echo_read(mut reader: ReadHalf<Stream>, sender: mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let n = reader.read(&mut buffer).await?;
+        if n == 0 || sender.send(buffer[..n].to_vec()).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn echo_write(
+    mut writer: WriteHalf<Stream>,
+    mut receiver: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    while let Some(chunk) = receiver.recv().await {
+        writer.write_all(&chunk).await?;
+        // The other side may wait for exactly these bytes before it sends more.
+        if receiver.is_empty() {
+            writer.flush().await?;
+        }
+    }
+    writer.close().await
+}
+
+async fn watch_stream(mut stream: Stream, state: &State) -> io::Result<()> {
+    let mut word = [0; 4];
+    stream.read_exact(&mut word).await?;
+    stream.write_all(&word).await?;
+    stream.flush().await?;
+    let outcome = outcome(&mut stream).await;
+    state
+        .watched
+        .lock()
+        .expect("no holder of the lock can panic")
+        .push(outcome);
+    stream.close().await
+}
+
+async fn sink(mut stream: Stream, state: &State) -> io::Result<()> {
+    state.sunk.store(0, Relaxed);
+    let mut hold = state.hold.subscribe();
+    // The sender lives as long as the process, so waiting cannot fail.
+    let _ = hold.wait_for(|held| !held).await;
+    let digest = digest_to_end(&mut stream, |n| {
+        state.sunk.fetch_add(n, Relaxed);
+    })
+    .await?;
+    stream.write_all(digest.as_bytes()).await?;
+    stream.close().await
+}
+
+async fn digest_to_end(stream: &mut Stream, mut count: impl FnMut(u64)) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let n = stream.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(pattern::hex(&hash.finalize()));
+        }
+        hash.update(&buffer[..n]);
+        count(n as u64);
+    }
+}
+
+/// What the next read brings: `reset`, `eof` or `data`.
+///
+/// Both muxers of the package report a reset as end of stream to a reader. Only a writer sees the difference, so an end
+/// is followed by a write of nothing: it fails after a reset and sends at most an empty frame otherwise. This needs a
+/// stream whose write side is still open.
+pub async fn outcome(stream: &mut Stream) -> &'static str {
+    match stream.read(&mut [0]).await {
+        Err(_) => "reset",
+        Ok(0) if stream.write(&[]).await.is_err() => "reset",
+        Ok(0) => "eof",
+        Ok(_) => "data",
+    }
+}

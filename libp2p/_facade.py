@@ -1,0 +1,76 @@
+"""``open_host`` with defaults for everything: what most programs use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from multiaddr import Multiaddr
+
+from .abc import Host, Muxer, Peerstore, Resolver, Service, Transport
+from .crypto.keys import PrivateKey, generate
+from .host import HostConfig
+from .host import open_host as open_host_from_parts
+from .host._open import SecurityFactory
+from .muxers.yamux import Yamux
+from .peerstore import MemoryPeerstore
+from .protocols.identify import Identify
+from .protocols.ping import Ping
+from .security.noise import Noise
+from .swarm import Gater
+from .transports.dns import DnsResolver
+from .transports.tcp import Tcp
+
+
+def default_services() -> list[Service]:
+    """What every host serves: identify and ping."""
+    return [Identify(), Ping()]
+
+
+def open_host(
+    *,
+    listen: Iterable[Multiaddr | str] = (),
+    key: PrivateKey | None = None,
+    services: Sequence[Service] = (),
+    transports: Sequence[Transport] | None = None,
+    security: Sequence[SecurityFactory] | None = None,
+    muxers: Sequence[Muxer] | None = None,
+    peerstore: Peerstore | None = None,
+    resolver: Resolver | None = None,
+    gater: Gater | None = None,
+    config: HostConfig | None = None,
+) -> AbstractAsyncContextManager[Host]:
+    """Run a host while the ``async with`` block is open.
+
+    When the block is entered the host is listening; when it is left nothing of it is running.
+
+    Args:
+        listen: addresses to listen on, for example ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one. None: dial only.
+        key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
+        services: run besides :func:`default_services`; a service of a default's class takes its place.
+        transports: by default TCP.
+        security: by default Noise; :class:`libp2p.security.plaintext.Plaintext` must be asked for.
+        muxers: best first; by default yamux.
+        peerstore: by default in memory; it is closed with the host.
+        resolver: by default the system's resolver, and dnspython for ``/dnsaddr``.
+        gater: allows everything by default.
+        config: timeouts and limits.
+
+    Raises:
+        TransportError: a listen address cannot be bound.
+        StoreLocked: the peerstore's file is in use.
+    """
+    kinds = tuple(type(service) for service in services)
+    defaults = [service for service in default_services() if not isinstance(service, kinds)]
+    return open_host_from_parts(
+        key=key or generate(),
+        listen=listen,
+        services=[*defaults, *services],
+        transports=transports if transports is not None else [Tcp()],
+        security=security if security is not None else [Noise],
+        muxers=muxers if muxers is not None else [Yamux()],
+        peerstore=peerstore or MemoryPeerstore(),
+        resolver=resolver or DnsResolver(),
+        gater=gater or Gater(),
+        config=config or HostConfig(),
+    )

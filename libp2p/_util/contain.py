@@ -1,0 +1,89 @@
+"""Where exceptions stop: one peer, or one piece of the user's code, must not bring down the host.
+
+Used at exactly three boundaries: the supervisor of a connection, the handler of an inbound stream, and calls into the
+user's code (validators, gaters). Nowhere else may a broad ``except`` stand.
+
+Expected errors (ours, the operating system's, Trio's about streams) are a peer's doing: debug log and a count.
+Anything else is a bug, ours or the user's: error log with traceback and a count, and in strict mode it is raised again.
+``Cancelled``, ``KeyboardInterrupt`` and ``SystemExit`` always pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from ..errors import Libp2pError
+
+EXPECTED = (
+    Libp2pError,
+    OSError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.TooSlowError,
+    trio.EndOfChannel,
+)
+
+_log = logging.getLogger("libp2p.contain")
+
+
+class Containment:
+    """The boundaries of one host.
+
+    Args:
+        strict: raise bugs again, so that tests see them.
+
+    Attributes:
+        expected: expected errors contained so far, by exception class name.
+        bugs: everything else contained so far, by exception class name.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+        self.expected: dict[str, int] = {}
+        self.bugs: dict[str, int] = {}
+
+    @contextmanager
+    def contain(self, what: str, peer: object = None) -> Iterator[None]:
+        """Stop exceptions of the block.
+
+        Args:
+            what: what was being done, for the log.
+            peer: with or for whom.
+        """
+        try:
+            yield
+        except Exception as exc:
+            self._take(exc, what, peer)
+        except BaseExceptionGroup as group:
+            contained, passing = group.split(Exception)
+            if contained is not None:
+                self._take(contained, what, peer)
+            if passing is not None:
+                raise passing from None
+
+    def _take(self, exc: BaseException, what: str, peer: object) -> None:
+        bug = False
+        for leaf in leaves(exc):
+            name = type(leaf).__name__
+            if isinstance(leaf, EXPECTED):
+                self.expected[name] = self.expected.get(name, 0) + 1
+                _log.debug("%s %s: %s: %s", what, peer, name, leaf)
+            else:
+                bug = True
+                self.bugs[name] = self.bugs.get(name, 0) + 1
+                _log.error("bug in %s %s", what, peer, exc_info=leaf)
+        if bug and self._strict:
+            raise exc
+
+
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions inside a group, however deep; or the exception itself."""
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from leaves(inner)
+    else:
+        yield exc

@@ -1,0 +1,101 @@
+"""What a host announces to whoever subscribed. Plain data; peers are peer ids, addresses are multiaddrs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multiaddr import Multiaddr
+
+from .peer_id import PeerId
+
+if TYPE_CHECKING:
+    from .abc import Connection
+
+
+@dataclass(slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(slots=True)
+class PeerConnected(Event):
+    """The first connection to a peer came up."""
+
+    peer: PeerId
+
+
+@dataclass(slots=True)
+class PeerDisconnected(Event):
+    """The last connection to a peer is gone."""
+
+    peer: PeerId
+
+
+@dataclass(slots=True)
+class ConnectionOpened(Event):
+    """A connection came up; a peer may have several."""
+
+    peer: PeerId
+    connection: Connection
+
+
+@dataclass(slots=True)
+class ConnectionEnded(Event):
+    """A connection is gone.
+
+    Attributes:
+        reason: what ended it, for people.
+    """
+
+    peer: PeerId
+    connection: Connection
+    reason: str
+
+
+@dataclass(slots=True)
+class PeerIdentified(Event):
+    """Identify finished on a connection, or a push arrived, and the peerstore is up to date.
+
+    Attributes:
+        agent_version: what the peer calls its software.
+        protocols: the protocol ids it serves.
+        observed_addr: our address as the peer sees it, if it said.
+    """
+
+    peer: PeerId
+    agent_version: str
+    protocol_version: str
+    protocols: tuple[str, ...]
+    listen_addrs: tuple[Multiaddr, ...]
+    observed_addr: Multiaddr | None
+
+
+@dataclass(slots=True)
+class ListenAddrsChanged(Event):
+    """The addresses this host announces changed.
+
+    Attributes:
+        addrs: all of them, new and old.
+    """
+
+    addrs: tuple[Multiaddr, ...]
+
+
+@dataclass(slots=True)
+class ProtocolsChanged(Event):
+    """The protocols this host serves changed.
+
+    Attributes:
+        protocols: all of them, sorted.
+    """
+
+    protocols: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ListenerClosed(Event):
+    """A listener ended by itself; the host lives on without it."""
+
+    addr: Multiaddr
+    reason: str

@@ -1,0 +1,26 @@
+"""The host's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..swarm import SwarmConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostConfig:
+    """Everything that can be set about a host besides its parts.
+
+    Attributes:
+        swarm: connections: timeouts, limits, trimming.
+        close_grace: seconds that services and connections may spend on farewells when the host closes.
+        strict: raise bugs in handlers and validators instead of containing them; for tests.
+    """
+
+    swarm: SwarmConfig = field(default_factory=SwarmConfig)
+    close_grace: float = 2.0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.close_grace < 0:
+            raise ValueError("close_grace must not be negative")

@@ -1,0 +1,165 @@
+"""The host that :func:`libp2p.open_host` yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+import trio
+from multiaddr import Multiaddr
+
+from .._util.contain import Containment
+from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Stream, StreamHandler, Target
+from ..addressing import parse, split_peer, with_peer
+from ..crypto.keys import PrivateKey
+from ..errors import DecodeError, NoAddresses
+from ..events import Event, ListenAddrsChanged, ProtocolsChanged
+from ..peer_id import PeerId
+from ..swarm import Handler, Swarm
+from ._addresses import ObservedAddresses, expand
+from ._interfaces import interface_addresses
+
+
+class Registration(AbstractContextManager["Registration"]):
+    """A protocol that is served until this is left, or for the host's life when it is not entered."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self._end = end
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+
+
+class RunningHost(Host):
+    """A host while its ``async with`` block is open; see :class:`libp2p.abc.Host`."""
+
+    def __init__(
+        self, *, key: PrivateKey, swarm: Swarm, handlers: dict[ProtocolId, Handler], containment: Containment
+    ) -> None:
+        self._key = key
+        self._swarm = swarm
+        self._handlers = handlers
+        self._observed = ObservedAddresses()
+        self.containment = containment
+
+    def __repr__(self) -> str:
+        return f"<Host {self.local_peer}>"
+
+    # --- who and where
+
+    @property
+    def local_peer(self) -> PeerId:
+        return self._swarm.local_peer
+
+    @property
+    def private_key(self) -> PrivateKey:
+        return self._key
+
+    @property
+    def peerstore(self) -> Peerstore:
+        return self._swarm.peerstore
+
+    @property
+    def swarm(self) -> Swarm:
+        """The swarm, for inspection: limits in use, tags, connections."""
+        return self._swarm
+
+    def listen_addrs(self) -> Sequence[Multiaddr]:
+        return expand(self._swarm.bound_addrs(), interface_addresses())
+
+    @property
+    def addrs(self) -> Sequence[Multiaddr]:
+        own = [*self.listen_addrs(), *self._observed.confirmed(trio.current_time())]
+        return [with_peer(addr, self.local_peer) for addr in dict.fromkeys(own)]
+
+    def observe(self, addr: Multiaddr, connection: Connection) -> None:
+        changed = self._observed.add(
+            addr,
+            local=connection.local_addr,
+            observer=connection.remote_addr,
+            listening=self._swarm.bound_addrs(),
+            now=trio.current_time(),
+        )
+        if changed:
+            self._announce()
+
+    async def listen(self, addr: Multiaddr | str) -> Sequence[Multiaddr]:
+        """Listen on one more address; returns the concrete ones.
+
+        Raises:
+            TransportError: it cannot be bound, or no transport understands it.
+        """
+        bound = await self._swarm.listen(parse(addr))
+        self._announce()
+        return bound
+
+    def _announce(self) -> None:
+        self._swarm.publish(ListenAddrsChanged(tuple(self.addrs)))
+
+    def publish(self, event: Event) -> None:
+        self._swarm.publish(event)
+
+    def contain(self, what: str, peer: object = None) -> AbstractContextManager[None]:
+        return self.containment.contain(what, peer)
+
+    # --- protocols
+
+    @property
+    def protocols(self) -> Sequence[ProtocolId]:
+        return sorted(self._handlers)
+
+    def handle(
+        self, protocol: ProtocolId, handler: StreamHandler, *, allow_limited: bool = False
+    ) -> AbstractContextManager[object]:
+        if protocol in self._handlers:
+            raise ValueError(f"{protocol} is served already")
+        entry = self._handlers[protocol] = Handler(serve=handler, allow_limited=allow_limited)
+        self._swarm.publish(ProtocolsChanged(tuple(self.protocols)))
+
+        def end() -> None:
+            if self._handlers.get(protocol) is entry:
+                del self._handlers[protocol]
+                self._swarm.publish(ProtocolsChanged(tuple(self.protocols)))
+
+        return Registration(end)
+
+    # --- peers
+
+    def connections(self, peer: PeerId | None = None) -> Sequence[Connection]:
+        return self._swarm.connections(peer)
+
+    async def connect(self, target: Target, addrs: Iterable[Multiaddr | str] = ()) -> Connection:
+        peer, own = _target(target)
+        return await self._swarm.connect(peer, [*own, *(parse(addr) for addr in addrs)])
+
+    async def open_stream(self, target: Target, *protocols: ProtocolId) -> Stream:
+        peer, own = _target(target)
+        if peer is None:
+            connection = await self._swarm.connect(None, own)
+            return await connection.open_stream(*protocols)
+        if own and not self._swarm.connections(peer):
+            await self._swarm.connect(peer, own)
+        return await self._swarm.open_stream(peer, *protocols)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        await self._swarm.disconnect(peer)
+
+    def subscribe(self, *kinds: type[EventT]) -> AbstractContextManager[trio.abc.ReceiveChannel[EventT]]:
+        return self._swarm.subscribe(*kinds)
+
+
+def _target(target: Target) -> tuple[PeerId | None, list[Multiaddr]]:
+    """Who is meant, and where to find them."""
+    if isinstance(target, PeerId):
+        return target, []
+    if isinstance(target, str) and not target.startswith("/"):
+        return PeerId.parse(target), []
+    addr, peer = split_peer(parse(target))
+    if not addr.to_bytes():
+        return peer, []
+    if peer is None and "p2p-circuit" in str(addr):
+        raise NoAddresses(None, [(addr, DecodeError("a relay address must end in the peer to reach"))])
+    return peer, [addr]

@@ -1,0 +1,98 @@
+"""Builds a host, starts it, and ends it: the whole lifecycle in one place.
+
+When the block of ``async with open_host(...)`` is entered the host is listening; when it is left nothing is running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import trio
+from multiaddr import Multiaddr
+
+from .._util.contain import Containment
+from .._util.nursery import open_unwrapping_nursery
+from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityProtocol, Service, Transport
+from ..addressing import parse
+from ..crypto.keys import PrivateKey
+from ..peer_id import PeerId
+from ..swarm import Gater, Handler, Swarm
+from ._config import HostConfig
+from ._host import RunningHost
+
+SecurityFactory: TypeAlias = Callable[[PrivateKey, Sequence[ProtocolId]], SecurityProtocol]
+"""Makes a host's security protocol from its key and the muxers to agree on early; ``Noise`` is one."""
+
+
+@asynccontextmanager
+async def open_host(
+    *,
+    key: PrivateKey,
+    listen: Iterable[Multiaddr | str],
+    services: Sequence[Service],
+    transports: Sequence[Transport],
+    security: Sequence[SecurityFactory],
+    muxers: Sequence[Muxer],
+    peerstore: Peerstore,
+    resolver: Resolver,
+    gater: Gater,
+    config: HostConfig,
+) -> AsyncIterator[RunningHost]:
+    """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
+    containment = Containment(strict=config.strict)
+    handlers: dict[ProtocolId, Handler] = {}
+    muxer_ids = [muxer.protocol for muxer in muxers]
+    swarm = Swarm(
+        local_peer=PeerId.from_key(key.public_key),
+        peerstore=peerstore,
+        transports=transports,
+        security=[make(key, muxer_ids) for make in security],
+        muxers=muxers,
+        resolver=resolver,
+        gater=gater,
+        containment=containment,
+        handlers=handlers,
+        config=config.swarm,
+    )
+    host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
+    try:
+        # Three nurseries, because they end in this order: services, connections, the store that remembers both.
+        async with (
+            open_unwrapping_nursery() as store_nursery,
+            _ended(store_nursery),
+            trio.open_nursery() as swarm_nursery,
+            _ended(swarm_nursery),
+            _closing(swarm, config),
+            trio.open_nursery() as service_nursery,
+            _ended(service_nursery),
+        ):
+            await store_nursery.start(peerstore.run)
+            await swarm_nursery.start(swarm.run)
+            for service in services:
+                for protocol, handler in service.handlers.items():
+                    host.handle(protocol, handler, allow_limited=protocol in service.limited_protocols)
+                await service_nursery.start(service.run, host)
+            for addr in listen:
+                await host.listen(parse(addr))
+            yield host
+    finally:
+        peerstore.close()
+
+
+@asynccontextmanager
+async def _ended(nursery: trio.Nursery) -> AsyncIterator[None]:
+    """Cancel what runs in ``nursery`` when the block is left, however it is left."""
+    try:
+        yield
+    finally:
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _closing(swarm: Swarm, config: HostConfig) -> AsyncIterator[None]:
+    """Say goodbye on all connections when the block ends in order; an error or a cancellation skips the manners."""
+    yield
+    with trio.move_on_after(config.close_grace):
+        await swarm.aclose()

@@ -1,0 +1,1 @@
+"""Muxers: many streams over one secure stream."""

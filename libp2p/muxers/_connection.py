@@ -1,0 +1,372 @@
+"""Drives any muxer machine over a secure stream: one reader, one writer that mostly sleeps, few copies.
+
+    socket ─▶ reader ─▶ decrypt ─▶ machine.receive_data ─▶ events ─▶ stream chunks ─▶ unpark the stream's reader
+    socket ◀─ whoever queued ◀─ encrypt ◀─ machine.data_to_send ◀─ commands from any task
+
+*Flushing.* What the machine wants to send is written by the task that queued it, at once, without a task switch. The
+first task of a scheduler tick to do so becomes the tick's leader: it writes, takes its mandatory checkpoint, and writes
+what others queued meanwhile. So a lone request leaves immediately and a hundred small ones leave in two packets. No
+``await`` lies between taking bytes from the machine and handing them to the kernel (or to the secure stream's own
+tail), so a cancelled task never leaves half a record on the wire.
+
+*Congestion.* When the kernel takes no more, the secure stream keeps the tail, the writer task is woken to finish it, and
+senders queue up in order of arrival until it has. Each wakes the next when it has had its turn.
+
+*The reader never waits for a writer*: replies are queued in the machine, which bounds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
+
+from ..abc import Buffer, Direction, MuxedConnection, MuxedStream, SecureStream
+from ..errors import ConnectionClosed, LimitExceeded, LocalProtocolError, RemoteProtocolError, SecurityError
+from ._machine import (
+    REFUSED_BACKLOG,
+    REFUSED_STREAMS,
+    CreditReceived,
+    DataReceived,
+    EofReceived,
+    GoAwayReceived,
+    MuxEvent,
+    MuxMachine,
+    OpenCredit,
+    PongReceived,
+    ResetReceived,
+    StreamOpened,
+)
+from ._stream import MachineStream
+
+CLOSE_GRACE = 1.0
+"""Seconds that a close may spend on getting the farewell out; it never waits for the peer."""
+FLUSH_AT_ONCE = 16 * 1024
+"""Payloads of this size are queued by reference, so they are written before their owner runs again."""
+
+
+class MachineConnection(MuxedConnection):
+    """A muxed connection made of a machine and a secure stream, which it owns."""
+
+    def __init__(
+        self, machine: MuxMachine, stream: SecureStream, *, direction: Direction, initial: bytes = b""
+    ) -> None:
+        self.machine = machine
+        self.congested = False
+        self.rtt: float | None = None
+        self._secure = stream
+        self._direction = direction
+        self._initial = initial
+        self._streams: dict[int, MachineStream] = {}
+        self._accept: Callable[[MuxedStream], None] | None = None
+        self._scope = trio.CancelScope()
+        self._started = self._closed = False
+        self._leader = False
+        self._end: ConnectionClosed | None = None
+        self._error: RemoteProtocolError | ConnectionClosed | None = None
+        self._goodbye_code = 0
+        self._writer: trio.lowlevel.Task | None = None
+        self._senders: deque[trio.lowlevel.Task] = deque()
+        self._openers: deque[trio.lowlevel.Task] = deque()
+
+    def __repr__(self) -> str:
+        state = f"ended: {self._end}" if self._end else "congested" if self.congested else "up"
+        return f"<{type(self).__name__} {self._direction.value} {len(self._streams)} streams, {state}>"
+
+    @property
+    def streams(self) -> tuple[MachineStream, ...]:
+        """Streams that are in use here."""
+        return tuple(self._streams.values())
+
+    @property
+    def end(self) -> ConnectionClosed | None:
+        """Why the connection is over; None while it is not."""
+        return self._end
+
+    # --- life
+
+    async def run(
+        self, accept: Callable[[MuxedStream], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        if self._started:
+            raise RuntimeError("a connection runs once")
+        self._started = True
+        self._accept = accept
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._guarded, self._write_loop)
+                    task_status.started()
+                    await self._guarded(self._read_loop)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._lose("the connection was cancelled")
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._secure)
+        if self._error is not None:
+            raise self._error
+
+    async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run one of the two loops; whatever ends it ends the connection."""
+        try:
+            await loop()
+        except RemoteProtocolError as exc:
+            # The machine has queued its GOAWAY: give it one chance.
+            self.flush()
+            self._error = exc
+            self._lose(str(exc))
+        except SecurityError as exc:
+            self._lose_by(ConnectionClosed(str(exc), remote=True))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+            self._lose_by(ConnectionClosed(_why(exc), remote=True))
+
+    async def _read_loop(self) -> None:
+        machine, secure = self.machine, self._secure
+        if self._initial:
+            self._dispatch(machine.receive_data(self._initial, trio.current_time()))
+            self._initial = b""
+            self.flush()
+        while chunks := await secure.receive_chunks():
+            now = trio.current_time()
+            for chunk in chunks:
+                self._dispatch(machine.receive_data(chunk, now))
+            if machine.has_output:
+                self.flush()
+        self._lose("the peer closed the connection", code=self._goodbye_code, remote=True)
+
+    async def _write_loop(self) -> None:
+        """Finish what the kernel did not take, and keep the machine's time."""
+        machine = self.machine
+        while True:
+            if self.congested:
+                await self._secure.flush()
+                self.congested = False
+                self.flush()
+                self.pass_turn()
+                continue
+            deadline = machine.next_timeout()
+            with trio.CancelScope(deadline=math.inf if deadline is None else deadline):
+                self._writer = current_task()
+                await wait_task_rescheduled(self._abort_writer)
+            now = trio.current_time()
+            if deadline is not None and now >= deadline:
+                self._dispatch(machine.handle_timeout(now))
+                self.flush()
+
+    def _abort_writer(self, _: RaiseCancelT) -> Abort:
+        self._writer = None
+        return Abort.SUCCEEDED
+
+    def _dispatch(self, events: list[MuxEvent]) -> None:
+        streams = self._streams
+        for event in events:
+            if isinstance(event, DataReceived):
+                stream = streams.get(event.stream_id)
+                if stream is not None:
+                    stream.feed(event.data)
+            elif isinstance(event, StreamOpened):
+                self._accept_stream(event.stream_id)
+            elif isinstance(event, EofReceived):
+                stream = streams.get(event.stream_id)
+                if stream is not None:
+                    stream.feed_eof()
+            elif isinstance(event, CreditReceived):
+                stream = streams.get(event.stream_id)
+                if stream is not None:
+                    stream.credit_arrived()
+            elif isinstance(event, ResetReceived):
+                stream = streams.pop(event.stream_id, None)
+                if stream is not None:
+                    stream.fail_reset(event.code, event.remote)
+            elif isinstance(event, OpenCredit):
+                self._wake_openers()
+            elif isinstance(event, PongReceived):
+                self.rtt = event.rtt
+            elif isinstance(event, GoAwayReceived):
+                self._goodbye_code = event.code
+                self._wake_openers()
+
+    def _accept_stream(self, stream_id: int) -> None:
+        assert self._accept is not None
+        stream = self._streams[stream_id] = MachineStream(self, stream_id, Direction.INBOUND)
+        self._accept(stream)
+
+    # --- opening
+
+    @property
+    def can_open(self) -> bool:
+        return self._end is None and self.machine.can_open
+
+    async def open_stream(self) -> MachineStream:
+        """Open a stream; the peer learns of it with the first bytes. Waits while too many are unacknowledged.
+
+        Not a checkpoint when nothing is in the way: the first use of the stream is one.
+        """
+        while (refusal := self.machine.refusal) is not None:
+            if self._end is not None:
+                raise ConnectionClosed(self._end.reason, code=self._end.code, remote=self._end.remote)
+            if refusal == REFUSED_STREAMS:
+                raise LimitExceeded("streams_per_connection", self.machine.outbound_count)
+            if refusal != REFUSED_BACKLOG:
+                raise ConnectionClosed(refusal, code=self._goodbye_code, remote=self._goodbye_code != 0)
+            await self._wait_for_backlog()
+        stream_id = self.machine.open_stream()
+        stream = self._streams[stream_id] = MachineStream(self, stream_id, Direction.OUTBOUND)
+        return stream
+
+    async def _wait_for_backlog(self) -> None:
+        task = current_task()
+        self._openers.append(task)
+
+        def abort(_: RaiseCancelT) -> Abort:
+            self._openers.remove(task)
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    def _let_openers_look(self) -> None:
+        if self._openers and self.machine.can_open:
+            self._wake_openers()
+
+    def _wake_openers(self) -> None:
+        while self._openers:
+            reschedule(self._openers.popleft())
+
+    # --- called by streams
+
+    def consumed(self, stream: MachineStream, size: int) -> None:
+        """The application took ``size`` bytes of ``stream``."""
+        if self._end is None and self.machine.consumed(stream.id, size, trio.current_time()):
+            self.flush()
+
+    def about_to_read(self, stream: MachineStream) -> None:
+        """The application waits for data: an acceptance that is still unsaid must not wait for it."""
+        if stream.direction is Direction.INBOUND and self._end is None:
+            self.machine.acknowledge(stream.id)
+            if self.machine.has_output:
+                self.flush()
+
+    async def send(self, stream: MachineStream, data: Buffer) -> None:
+        """Queue ``data``, which fits the stream's credit, and get it on its way. A checkpoint."""
+        if self._leader and len(data) < FLUSH_AT_ONCE and type(data) is not bytes:
+            data = bytes(data)  # it leaves a tick later, when its owner may have changed it
+        self.machine.send_data(stream.id, data)
+        await self.push(len(data))
+
+    def send_now(self, stream: MachineStream, data: bytes) -> None:
+        """Queue a few bytes and try to write them, without waiting. For negotiations."""
+        if self._end is None:
+            self.machine.send_data(stream.id, data)
+            self.flush()
+
+    def close(self, stream: MachineStream, *, send_eof: bool) -> None:
+        """The application is done with ``stream``."""
+        self._streams.pop(stream.id, None)
+        if self._end is None:
+            if send_eof:
+                self.machine.send_eof(stream.id)
+            self.machine.forget(stream.id, trio.current_time())
+            self._let_openers_look()
+
+    def reset(self, stream: MachineStream, code: int) -> None:
+        """The application gives ``stream`` up."""
+        self._streams.pop(stream.id, None)
+        if self._end is None:
+            self.machine.reset(stream.id, code)
+            self.flush()
+            self._let_openers_look()
+
+    async def push(self, size: int = 0) -> None:
+        """Get what is queued on its way; a checkpoint. ``size`` is the payload just queued by reference."""
+        if self._leader and size < FLUSH_AT_ONCE:
+            await checkpoint()
+            return
+        self.flush()
+        if self._leader:
+            await checkpoint()
+        else:
+            self._leader = True
+            try:
+                await checkpoint()
+            finally:
+                self._leader = False
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what the machine has queued, as far as the kernel takes it. Never raises, never waits."""
+        if self.congested or self._end is not None or not self.machine.has_output:
+            return
+        try:
+            done = self._secure.write(self.machine.data_to_send())
+        except (trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError) as exc:
+            self._lose_by(ConnectionClosed(_why(exc), remote=True))
+            return
+        if not done:
+            self.congested = True
+            if self._writer is not None:
+                reschedule(self._writer)
+                self._writer = None
+
+    async def wait_uncongested(self) -> None:
+        """Wait for a turn to send; whoever had one calls :meth:`pass_turn`."""
+        task = current_task()
+        self._senders.append(task)
+
+        def abort(_: RaiseCancelT) -> Abort:
+            self._senders.remove(task)
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    def pass_turn(self) -> None:
+        """Let the next waiting sender go, unless the kernel is full again."""
+        if self._senders and not self.congested:
+            reschedule(self._senders.popleft())
+
+    # --- the end
+
+    def abort(self, code: int = 0) -> None:
+        if self._end is None:
+            self.machine.go_away(code)
+            self.flush()
+        self._lose("the connection was aborted", code=code)
+
+    async def aclose(self) -> None:
+        """Tell the peer and close. Takes at most :data:`CLOSE_GRACE` seconds, whatever the peer does."""
+        if self._end is None:
+            self.machine.go_away(0)
+            self.flush()
+            with trio.move_on_after(CLOSE_GRACE):
+                while self.congested and self._end is None:
+                    await self.wait_uncongested()
+            self._lose("the connection was closed")
+        if self._started:
+            await checkpoint()
+        else:
+            await self._secure.aclose()
+
+    def _lose(self, reason: str, *, code: int = 0, remote: bool = False) -> None:
+        """End the connection for everybody who uses it. The first reason stays."""
+        if self._end is not None:
+            return
+        self._end = ConnectionClosed(reason, code=code, remote=remote)
+        for stream in self._streams.values():
+            stream.fail_connection(reason, code, remote)
+        self._streams.clear()
+        self._wake_openers()
+        while self._senders:
+            reschedule(self._senders.popleft())
+        self._scope.cancel()
+
+    def _lose_by(self, error: ConnectionClosed) -> None:
+        if self._end is None:
+            self._error = error
+            self._lose(error.reason, code=error.code, remote=error.remote)
+
+
+def _why(exc: Exception) -> str:
+    cause = exc.__cause__
+    return str(cause) if isinstance(cause, OSError) else str(exc) or type(exc).__name__

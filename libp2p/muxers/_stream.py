@@ -1,0 +1,377 @@
+"""The one stream class, from muxer to application.
+
+Reading and writing park the calling task directly (no locks, channels or events: each costs more than the work), so at
+most one task reads and one writes; a second one gets ``BusyResourceError``. The reader's task feeds chunks as they
+arrive; they are handed to the application uncopied, and the window is given back when the application takes them.
+
+An *optimistic* stream carries an unfinished negotiation: the proposal leaves with the first bytes the application
+sends, in one packet, and the listener's answer is checked before the first byte is handed to the application.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from operator import index
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
+
+from ..abc import Buffer, Direction, MuxedStream, Opening, ProtocolId
+from ..errors import ConnectionClosed, NegotiationError, RemoteProtocolError, StreamReset
+
+if TYPE_CHECKING:
+    from ._connection import MachineConnection
+
+TURN_SIZE = 256 * 1024
+"""Bytes one stream may write before other streams get their turn."""
+
+
+class MachineStream(MuxedStream):
+    """A stream of a :class:`MachineConnection`; made by the connection only."""
+
+    __slots__ = (
+        "__weakref__",
+        "_busy_reading",
+        "_busy_writing",
+        "_chunks",
+        "_closed",
+        "_eof",
+        "_failure",
+        "_mux",
+        "_offset",
+        "_opening",
+        "_prefix",
+        "_read_task",
+        "_sent_eof",
+        "_unread",
+        "_write_task",
+        "id",
+    )
+
+    def __init__(self, mux: MachineConnection, stream_id: int, direction: Direction) -> None:
+        self._mux = mux
+        self.id = stream_id
+        self.direction = direction
+        self.protocol = None
+        self._chunks: deque[bytes] = deque()
+        self._offset = 0
+        self._unread = 0
+        self._opening: Opening | None = None
+        self._prefix = b""
+        self._read_task: trio.lowlevel.Task | None = None
+        self._write_task: trio.lowlevel.Task | None = None
+        self._busy_reading = self._busy_writing = False
+        self._eof = self._sent_eof = self._closed = False
+        self._failure: Callable[[], Exception] | None = None
+        self.on_end = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "failed" if self._failure else "open"
+        return f"<Stream {self.id} {self.protocol or 'not negotiated'} {state}>"
+
+    # --- reading
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive at least one byte, ``b""`` at the end of the stream; see :class:`libp2p.abc.Stream`.
+
+        Without ``max_bytes`` the result is one chunk as it arrived, at most 64 KiB or so.
+        """
+        if max_bytes is not None and index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._busy_reading:
+            raise trio.BusyResourceError("another task is reading from this stream")
+        if self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
+        self._busy_reading = True
+        try:
+            if self._opening is not None:
+                await self._finish_opening()
+            chunk = await self._next_chunk()
+            if max_bytes is not None or self._offset:
+                chunk = self._cut(chunk, max_bytes)
+            else:
+                self._chunks.popleft()
+        except IndexError:
+            return b""
+        finally:
+            self._busy_reading = False
+        self._consumed(len(chunk))
+        return chunk
+
+    def _consumed(self, size: int) -> None:
+        """Give back window for what the application took, once for each byte."""
+        if self._unread:
+            again = min(size, self._unread)
+            self._unread -= again
+            size -= again
+        if size:
+            self._mux.consumed(self, size)
+
+    async def _next_chunk(self) -> bytes:
+        """The front chunk, left in the queue. IndexError at the end of the stream."""
+        if self._chunks or self._eof or self._failure is not None:
+            await checkpoint()
+        while True:
+            if self._closed:
+                raise trio.ClosedResourceError("this stream was closed while it was being read")
+            if self._chunks:
+                return self._chunks[0]
+            if self._failure is not None:
+                raise self._failure()
+            if self._eof:
+                raise IndexError
+            self._send_prefix()
+            self._mux.about_to_read(self)
+            self._read_task = current_task()
+            await wait_task_rescheduled(self._abort_read)
+
+    def _abort_read(self, _: RaiseCancelT) -> Abort:
+        self._read_task = None
+        return Abort.SUCCEEDED
+
+    def _cut(self, chunk: bytes, max_bytes: int | None) -> bytes:
+        start = self._offset
+        stop = len(chunk) if max_bytes is None else min(start + max_bytes, len(chunk))
+        if stop == len(chunk):
+            self._chunks.popleft()
+            self._offset = 0
+        else:
+            self._offset = stop
+        return chunk[start:stop] if start or stop < len(chunk) else chunk
+
+    def receive_nowait(self) -> bytes:
+        """The next chunk if it is there already. Raises ``trio.WouldBlock`` when it is not, or nothing will come."""
+        if not self._chunks or self._busy_reading:
+            raise trio.WouldBlock
+        chunk = self._chunks.popleft()
+        self._consumed(len(chunk))
+        return chunk
+
+    # --- negotiation
+
+    def begin_optimistic(self, opening: Opening, protocol: ProtocolId) -> None:
+        """Use ``protocol`` as if it were agreed; the listener's answer is checked on the first read."""
+        self._opening = opening
+        self._prefix = opening.data_to_send()
+        self.protocol = protocol
+
+    def send_now(self, data: bytes) -> None:
+        """Queue a few bytes and try to write them, without waiting."""
+        self._mux.send_now(self, data)
+
+    def send_with_next(self, data: bytes) -> None:
+        """Send ``data`` with the first bytes of the application, or before it waits for input, or when it closes."""
+        self._prefix = data
+
+    def unread(self, data: bytes) -> None:
+        """Put bytes that were received back in front of what is read next."""
+        if data:
+            self._chunks.appendleft(data)
+            self._unread += len(data)
+
+    async def _finish_opening(self) -> None:
+        opening = self._opening
+        assert opening is not None
+        try:
+            while True:
+                chunk = await self._next_chunk()
+                self._chunks.popleft()
+                agreed = opening.receive_data(chunk)
+                self._consumed(len(chunk))
+                if agreed is not None:
+                    self._opening = None
+                    self.unread(agreed.leftover)
+                    return
+        except IndexError:
+            failure = "the peer closed the stream while negotiating"
+        except StreamReset:
+            failure = "the peer reset the stream while negotiating"
+        except (NegotiationError, RemoteProtocolError) as exc:
+            failure = str(exc)
+        offered = (self.protocol or "",)
+        if self._failure is None:
+            self._mux.reset(self, 0)
+        self._chunks.clear()
+        self._failure = lambda: NegotiationError(failure, offered=offered)
+        self._ended()
+        raise self._failure()
+
+    def _send_prefix(self) -> None:
+        if self._prefix:
+            prefix, self._prefix = self._prefix, b""
+            self._mux.send_now(self, prefix)
+
+    # --- writing
+
+    async def send_all(self, data: Buffer) -> None:
+        """Send ``data``; returns when all of it is queued to the kernel or behind at most one tick's work.
+
+        Waits while the peer's window is empty or the connection is congested. Cancelled: some, all or none was sent;
+        the connection is unharmed.
+        """
+        self._start_writing()
+        mux = self._mux
+        try:
+            if self._prefix:
+                prefix, self._prefix = self._prefix, b""
+                data = prefix + data
+            size = len(data)
+            if size == 0:
+                await checkpoint()
+                return
+            view: Buffer = data
+            while True:
+                credit = await self._wait_for_credit()
+                turn = min(credit, size, TURN_SIZE)
+                if turn == size:
+                    await mux.send(self, view)
+                    return
+                view = memoryview(view)
+                await mux.send(self, view[:turn])
+                view = view[turn:]
+                size -= turn
+        finally:
+            self._busy_writing = False
+            mux.pass_turn()
+
+    def _start_writing(self) -> None:
+        if self._busy_writing:
+            raise trio.BusyResourceError("another task is writing to this stream")
+        self._check_writable()
+        self._busy_writing = True
+
+    def _check_writable(self) -> None:
+        if self._closed or self._sent_eof:
+            raise trio.ClosedResourceError("this stream is closed for writing")
+        if self._failure is not None:
+            raise self._failure()
+
+    async def _wait_for_credit(self) -> int:
+        """Bytes that may be sent now, at least 1; waits for the window and for the connection's outbox."""
+        mux = self._mux
+        while True:
+            self._check_writable()
+            if mux.congested:
+                await mux.wait_uncongested()
+                continue
+            if credit := mux.machine.send_credit(self.id):
+                return credit
+            mux.pass_turn()
+            self._write_task = current_task()
+            await wait_task_rescheduled(self._abort_write)
+
+    def _abort_write(self, _: RaiseCancelT) -> Abort:
+        self._write_task = None
+        return Abort.SUCCEEDED
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As in Trio."""
+        self._start_writing()
+        try:
+            await checkpoint()
+            await self._wait_for_credit()
+        finally:
+            self._busy_writing = False
+            self._mux.pass_turn()
+
+    async def send_eof(self) -> None:
+        """Half-close: the peer reads to the end, this side goes on reading. Idempotent."""
+        if self._busy_writing:
+            raise trio.BusyResourceError("another task is writing to this stream")
+        if not self._sent_eof:
+            self._check_writable()
+            self._send_prefix()
+            self._sent_eof = True
+            self._mux.machine.send_eof(self.id)
+            await self._mux.push()
+        elif self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
+        else:
+            await checkpoint()
+
+    # --- the end
+
+    def reset(self, code: int = 0) -> None:
+        """End both directions and tell the peer. Synchronous, idempotent."""
+        if not self._closed:
+            self._close()
+            if self._failure is None:
+                self._mux.reset(self, code)
+
+    async def aclose(self) -> None:
+        """Send what is queued and FIN, and stop reading. Does not wait for the peer.
+
+        When another task is in the middle of ``send_all`` the stream is reset instead: half a message must not look
+        whole.
+        """
+        if not self._closed:
+            if self._busy_writing:
+                self.reset()
+            else:
+                if self._failure is None:
+                    self._send_prefix()
+                self._close()
+                if self._failure is None:
+                    self._mux.close(self, send_eof=not self._sent_eof)
+                    self._sent_eof = True
+                    await self._mux.push()
+                    return
+        await checkpoint()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._chunks.clear()
+        self._ended()
+
+    # --- called by the connection
+
+    def feed(self, data: bytes) -> None:
+        """Data arrived."""
+        self._chunks.append(data)
+        task = self._read_task
+        if task is not None:
+            self._read_task = None
+            reschedule(task)
+
+    def feed_eof(self) -> None:
+        """The peer half-closed."""
+        self._eof = True
+        task = self._read_task
+        if task is not None:
+            self._read_task = None
+            reschedule(task)
+
+    def credit_arrived(self) -> None:
+        """The window reopened."""
+        task = self._write_task
+        if task is not None:
+            self._write_task = None
+            reschedule(task)
+
+    def fail_reset(self, code: int, remote: bool) -> None:
+        """The stream was reset, by the peer or by a limit here: data that was not read is lost."""
+        self._chunks.clear()
+        self._failure = lambda: StreamReset(code=code, remote=remote)
+        self._ended()
+
+    def fail_connection(self, reason: str, code: int, remote: bool) -> None:
+        """The connection is gone: data that arrived can still be read."""
+        if self._failure is None:
+            self._failure = lambda: ConnectionClosed(reason, code=code, remote=remote)
+        self._ended()
+
+    def _ended(self) -> None:
+        self._wake()
+        if self.on_end is not None:
+            on_end, self.on_end = self.on_end, None
+            on_end()
+
+    def _wake(self) -> None:
+        for task in (self._read_task, self._write_task):
+            if task is not None:
+                reschedule(task)
+        self._read_task = self._write_task = None
+
+

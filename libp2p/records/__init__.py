@@ -1,0 +1,1 @@
+"""Signed things that outlive a connection: envelopes and the records in them."""

@@ -1,0 +1,215 @@
+"""Runs dial plans. Everybody who wants the same peer shares one dial.
+
+A dial lives in the swarm's nursery, not in a caller's task: a caller that gives up does not take the others' dial away,
+and when the last one has gone the dial is cancelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import trio
+from multiaddr import Multiaddr
+
+from ..abc import Direction, Resolver, Transport
+from ..addressing import names, split_peer
+from ..errors import ConnectionDenied, DialError, DialTimeout, Libp2pError, NoAddresses, UpgradeError
+from ..peer_id import PeerId
+from ._config import SwarmConfig
+from ._connection import SwarmConnection
+from ._dial_plan import Backoff, DialPlan
+from ._dial_rank import rank
+from ._gater import Gater
+from ._limits import Scopes
+from ._upgrade import Progress, Upgraded, Upgrader
+
+Admit = Callable[[Upgraded, Direction], SwarmConnection]
+
+
+class _Dial:
+    """One peer being dialled, and who waits for it."""
+
+    def __init__(self, peer: PeerId | None, addrs: Iterable[Multiaddr]) -> None:
+        self.peer = peer
+        self.new_addrs = list(addrs)
+        self.waiters = 0
+        self.scope = trio.CancelScope()
+        self.wake = trio.Event()
+        self.done = trio.Event()
+        self.attempts: list[tuple[Multiaddr, Exception]] = []
+        self.connection: SwarmConnection | None = None
+
+
+class Dialing:
+    """The dials of one swarm.
+
+    Args:
+        admit: takes an upgraded connection into the swarm; raises when the swarm refuses it.
+        known_addrs: what the peerstore knows of a peer.
+    """
+
+    def __init__(
+        self,
+        *,
+        transports: Sequence[Transport],
+        upgrader: Upgrader,
+        resolver: Resolver,
+        gater: Gater,
+        scopes: Scopes,
+        config: SwarmConfig,
+        admit: Admit,
+        known_addrs: Callable[[PeerId], Iterable[Multiaddr]],
+    ) -> None:
+        self._transports = transports
+        self._upgrader = upgrader
+        self._resolver = resolver
+        self._gater = gater
+        self._scopes = scopes
+        self._config = config
+        self._admit = admit
+        self._known_addrs = known_addrs
+        self._dials: dict[PeerId | None, _Dial] = {}
+        self._slots = trio.CapacityLimiter(config.limits.dials)
+        self.backoff = Backoff(config.backoff)
+
+    async def connect(
+        self,
+        peer: PeerId | None,
+        addrs: Sequence[Multiaddr],
+        start: Callable[[Callable[[_Dial], Awaitable[None]], _Dial], None],
+    ) -> SwarmConnection:
+        """Dial ``peer``, or join the dial that is under way.
+
+        Args:
+            peer: None to accept whoever answers at ``addrs``; such dials are never shared.
+            start: starts a task in the swarm's nursery.
+
+        Raises:
+            DialError: every address failed.
+            LimitExceeded: too many wait for dials.
+        """
+        with self._scopes.reserve_queued_dial():
+            dial = self._dials.get(peer) if peer is not None else None
+            if dial is None:
+                dial = _Dial(peer, addrs)
+                if peer is not None:
+                    self._dials[peer] = dial
+                start(self._run, dial)
+            else:
+                dial.new_addrs.extend(addrs)
+                dial.wake.set()
+            dial.waiters += 1
+            try:
+                await dial.done.wait()
+            finally:
+                dial.waiters -= 1
+                if not dial.waiters:
+                    dial.scope.cancel()
+        if dial.connection is not None:
+            return dial.connection
+        raise (DialError if dial.attempts else NoAddresses)(peer, dial.attempts)
+
+    async def _run(self, dial: _Dial) -> None:
+        try:
+            with dial.scope:
+                known = self._known_addrs(dial.peer) if dial.peer is not None else ()
+                addrs = await self._candidates(dial, [*self._take_new(dial), *known])
+                plan = DialPlan(
+                    rank(addrs, self._config.rank),
+                    now=trio.current_time(),
+                    max_parallel=self._config.limits.dials_per_peer,
+                    max_attempts=self._config.limits.dial_addresses_per_peer,
+                )
+                async with trio.open_nursery() as nursery:
+                    await self._follow(plan, dial, nursery)
+                    nursery.cancel_scope.cancel()
+        finally:
+            if dial.peer is not None and self._dials.get(dial.peer) is dial:
+                del self._dials[dial.peer]
+            dial.done.set()
+
+    async def _follow(self, plan: DialPlan, dial: _Dial, nursery: trio.Nursery) -> None:
+        """Start attempts when the plan says so, until one worked or all failed."""
+        while True:
+            if dial.new_addrs:
+                addrs = await self._candidates(dial, self._take_new(dial))
+                plan.add(rank(addrs, self._config.rank), trio.current_time())
+            for addr in plan.next(trio.current_time()):
+                nursery.start_soon(self._attempt, plan, dial, addr)
+            if plan.done:
+                return
+            timeout = plan.next_timeout()
+            dial.wake = trio.Event()
+            with trio.CancelScope(deadline=math.inf if timeout is None else timeout):
+                await dial.wake.wait()
+
+    @staticmethod
+    def _take_new(dial: _Dial) -> list[Multiaddr]:
+        addrs, dial.new_addrs = dial.new_addrs, []
+        return addrs
+
+    async def _candidates(self, dial: _Dial, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
+        """Resolve names, and drop what cannot or must not be dialled; the reasons go to ``dial.attempts``."""
+        candidates: dict[Multiaddr, None] = {}
+        for addr in dict.fromkeys(addrs):
+            try:
+                for found in await self._resolve(addr):
+                    bare, peer = split_peer(found)
+                    if peer is not None and dial.peer is not None and peer != dial.peer:
+                        continue
+                    if self._allowed(dial.peer, bare):
+                        candidates[bare] = None
+            except Libp2pError as exc:
+                dial.attempts.append((addr, exc))
+        return list(candidates)
+
+    async def _resolve(self, addr: Multiaddr) -> Sequence[Multiaddr]:
+        if any(name.startswith("dns") for name in names(addr)):
+            return await self._resolver.resolve(addr)
+        return (addr,)
+
+    def _allowed(self, peer: PeerId | None, addr: Multiaddr) -> bool:
+        if self._transport(addr) is None:
+            return False
+        if not self._gater.dial_addr(peer, addr):
+            raise ConnectionDenied(addr)
+        return self.backoff.blocked_until(addr, trio.current_time(), peer=peer) is None or peer is None
+
+    def _transport(self, addr: Multiaddr) -> Transport | None:
+        return next((transport for transport in self._transports if transport.can_dial(addr)), None)
+
+    async def _attempt(self, plan: DialPlan, dial: _Dial, addr: Multiaddr) -> None:
+        progress = Progress()
+        try:
+            async with self._slots:
+                with self._scopes.reserve_dial(dial.peer):
+                    upgraded = await self._dial_and_upgrade(dial.peer, addr, progress)
+            connection = self._admit(upgraded, Direction.OUTBOUND)
+        except trio.TooSlowError:
+            self._failed(plan, dial, addr, DialTimeout(progress.stage, self._config.dial_timeout))
+        except Libp2pError as exc:
+            self._failed(plan, dial, addr, exc)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            lost = UpgradeError(f"the connection was lost: {exc.__cause__ or exc}", stage=progress.stage)
+            lost.__cause__ = exc
+            self._failed(plan, dial, addr, lost)
+        else:
+            plan.succeeded(addr)
+            self.backoff.succeeded(addr, peer=dial.peer)
+            dial.connection = dial.connection or connection
+        dial.wake.set()
+
+    async def _dial_and_upgrade(self, peer: PeerId | None, addr: Multiaddr, progress: Progress) -> Upgraded:
+        transport = self._transport(addr)
+        assert transport is not None
+        with trio.fail_after(self._config.dial_timeout):
+            raw = await transport.dial(addr, peer=peer)
+            return await self._upgrader.upgrade(raw, direction=Direction.OUTBOUND, peer=peer, progress=progress)
+
+    def _failed(self, plan: DialPlan, dial: _Dial, addr: Multiaddr, exc: Exception) -> None:
+        now = trio.current_time()
+        dial.attempts.append((addr, exc))
+        plan.failed(addr, now)
+        if dial.peer is not None:
+            self.backoff.failed(addr, now, peer=dial.peer)

@@ -1,0 +1,310 @@
+"""The swarm: connections by peer, and how they come and go.
+
+It owns every connection's supervisor, every dial and every accept loop, all in the one nursery of :meth:`Swarm.run`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import trio
+from multiaddr import Multiaddr
+
+from .._util.contain import Containment
+from ..abc import (
+    Connection,
+    Direction,
+    EventT,
+    Muxer,
+    Network,
+    Peerstore,
+    ProtocolId,
+    Resolver,
+    SecurityProtocol,
+    Stream,
+    Transport,
+)
+from ..addressing import host_port, is_relay
+from ..errors import ConnectionClosed, ConnectionDenied, DialError, LimitExceeded, TransportError
+from ..events import ConnectionEnded, ConnectionOpened, Event, PeerConnected, PeerDisconnected
+from ..peer_id import PeerId
+from ._config import SwarmConfig
+from ._connection import Handler, SwarmConnection
+from ._dialing import Dialing
+from ._events import EventBus
+from ._gater import Gater
+from ._limits import PendingToken, Scopes, Token
+from ._listening import Listening
+from ._trim import ConnInfo, Tags, choose_victims
+from ._upgrade import Upgraded, Upgrader
+
+_log = logging.getLogger("libp2p.swarm")
+
+GARBAGE_COLLECTED = 0x1006
+"""Connection error code for trimmed connections (specs error-codes)."""
+CONNECTED_TTL = 3600.0
+"""Seconds that an address which worked is remembered after the last use."""
+
+
+class Swarm(Network):
+    """Connections of one host.
+
+    Args:
+        local_peer: this host's id; connections to it are refused.
+        handlers: protocol id to handler; shared with, and changed by, the host.
+    """
+
+    def __init__(
+        self,
+        *,
+        local_peer: PeerId,
+        peerstore: Peerstore,
+        transports: Sequence[Transport],
+        security: Sequence[SecurityProtocol],
+        muxers: Sequence[Muxer],
+        resolver: Resolver,
+        gater: Gater,
+        containment: Containment,
+        handlers: Mapping[ProtocolId, Handler],
+        config: SwarmConfig,
+    ) -> None:
+        self._local_peer = local_peer
+        self._peerstore = peerstore
+        self._transports = tuple(transports)
+        self._gater = gater
+        self._containment = containment
+        self._handlers = handlers
+        self._config = config
+        self._nursery: trio.Nursery | None = None
+        self._connections: dict[PeerId, list[SwarmConnection]] = {}
+        self._count = 0
+        self.scopes = Scopes(config.limits)
+        self.tags = Tags()
+        self.events = EventBus()
+        upgrader = Upgrader(security, muxers)
+        self._dialing = Dialing(
+            transports=self._transports,
+            upgrader=upgrader,
+            resolver=resolver,
+            gater=gater,
+            scopes=self.scopes,
+            config=config,
+            admit=self._admit,
+            known_addrs=peerstore.addrs,
+        )
+        self._listening = Listening(
+            upgrader=upgrader,
+            gater=gater,
+            scopes=self.scopes,
+            config=config,
+            admit=self._admit,
+            publish=self.events.publish,
+        )
+
+    @property
+    def local_peer(self) -> PeerId:
+        return self._local_peer
+
+    @property
+    def peerstore(self) -> Peerstore:
+        return self._peerstore
+
+    # --- life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep transports, listeners, dials and connections going until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for transport in self._transports:
+                await nursery.start(transport.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def aclose(self) -> None:
+        """Stop listening and say goodbye on every connection, within ``close_timeout``."""
+        await self._listening.close()
+        with trio.move_on_after(self._config.close_timeout):
+            async with trio.open_nursery() as nursery:
+                for conn in self._all():
+                    nursery.start_soon(conn.aclose)
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("the swarm is not running")
+        return self._nursery
+
+    # --- listening
+
+    async def listen(self, addr: Multiaddr) -> Sequence[Multiaddr]:
+        """Listen on ``addr``; returns the concrete addresses.
+
+        Raises:
+            TransportError: no transport understands it, or it cannot be bound.
+        """
+        for transport in self._transports:
+            if transport.can_listen(addr):
+                listener = await transport.listen(addr)
+                nursery = self._running()
+                nursery.start_soon(self._listening.serve, listener, nursery)
+                return listener.addresses
+        raise TransportError(addr, "no transport of this host can listen on it")
+
+    def bound_addrs(self) -> list[Multiaddr]:
+        """What the listeners are bound to, unspecified hosts not expanded."""
+        return [addr for listener in self._listening.listeners for addr in listener.addresses]
+
+    def listen_addrs(self) -> Sequence[Multiaddr]:
+        return self.bound_addrs()
+
+    # --- connections
+
+    def connections(self, peer: PeerId | None = None) -> Sequence[Connection]:
+        if peer is None:
+            return self._all()
+        return sorted(self._connections.get(peer, ()), key=_preference)
+
+    def _all(self) -> list[SwarmConnection]:
+        return [conn for conns in self._connections.values() for conn in conns]
+
+    def _best(self, peer: PeerId) -> SwarmConnection | None:
+        conns = self._connections.get(peer)
+        if not conns:
+            return None
+        return conns[0] if len(conns) == 1 else min(conns, key=_preference)
+
+    async def connect(self, peer: PeerId | None, addrs: Iterable[Multiaddr] = ()) -> Connection:
+        """See :meth:`libp2p.abc.Network.connect`. ``peer`` may be None: whoever answers at ``addrs``."""
+        if peer is not None:
+            if peer == self._local_peer:
+                raise DialError(peer, [(addr, ConnectionDenied("this host itself")) for addr in addrs])
+            if (conn := self._best(peer)) is not None:
+                await trio.lowlevel.checkpoint()
+                return conn
+            if not self._gater.dial_peer(peer):
+                raise ConnectionDenied(peer)
+        return await self._dialing.connect(peer, list(addrs), self._running().start_soon)
+
+    async def open_stream(self, peer: PeerId, *protocols: ProtocolId) -> Stream:
+        existing = self._best(peer)
+        if existing is not None:
+            try:
+                return await existing.open_stream(*protocols)
+            except ConnectionClosed:
+                # It ended under our hands; the peer may well be there still.
+                self._forget(existing)
+        conn = await self.connect(peer)
+        return await conn.open_stream(*protocols)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        for conn in tuple(self._connections.get(peer, ())):
+            await conn.aclose()
+        await trio.lowlevel.checkpoint()
+
+    def subscribe(self, *kinds: type[EventT]) -> AbstractContextManager[trio.abc.ReceiveChannel[EventT]]:
+        return self.events.subscribe(*kinds)
+
+    # --- admission
+
+    def _admit(self, upgraded: Upgraded, direction: Direction, pending: PendingToken | None = None) -> SwarmConnection:
+        """Take a connection in, or end it and raise."""
+        peer = upgraded.remote_peer
+        try:
+            if peer == self._local_peer:
+                raise ConnectionDenied("this host itself")
+            if not self._gater.secured(direction, peer, upgraded.remote_addr):
+                raise ConnectionDenied(peer)
+            target = host_port(upgraded.remote_addr)
+            token = self.scopes.reserve_connection(
+                peer, target[0] if target else None, inbound=direction is Direction.INBOUND, pending=pending
+            )
+        except (ConnectionDenied, LimitExceeded) as exc:
+            self._running().start_soon(self._refuse, upgraded, getattr(exc, "wire_code", 0x1008))
+            raise
+        conn = SwarmConnection(
+            upgraded,
+            direction=direction,
+            limited=is_relay(upgraded.remote_addr),
+            opened_at=trio.current_time(),
+            handlers=self._handlers,
+            peerstore=self._peerstore,
+            scopes=self.scopes,
+            containment=self._containment,
+            config=self._config.streams,
+        )
+        self._add(conn)
+        self._running().start_soon(self._supervise, conn, token)
+        self._trim()
+        return conn
+
+    @staticmethod
+    async def _refuse(upgraded: Upgraded, code: int) -> None:
+        """Tell the peer that it is not wanted. ``run`` is what closes the streams below."""
+        upgraded.muxed.abort(code)
+        await upgraded.muxed.run(lambda stream: stream.reset())
+
+    def _add(self, conn: SwarmConnection) -> None:
+        peer = conn.peer
+        conns = self._connections.setdefault(peer, [])
+        conns.append(conn)
+        self._count += 1
+        self._peerstore.add_key(peer, conn.remote_key)
+        if len(conns) == 1:
+            self._peerstore.set_connected(peer, True)
+            self._dialing.backoff.clear(peer)
+        if conn.direction is Direction.OUTBOUND:
+            self._peerstore.add_addrs(peer, (conn.remote_addr,), ttl=CONNECTED_TTL)
+        self.events.publish(ConnectionOpened(peer, conn))
+        if len(conns) == 1:
+            self.events.publish(PeerConnected(peer))
+
+    def _forget(self, conn: SwarmConnection) -> None:
+        """Take ``conn`` out of the tables. Idempotent."""
+        conns = self._connections.get(conn.peer, [])
+        if conn not in conns:
+            return
+        conns.remove(conn)
+        self._count -= 1
+        self.events.publish(ConnectionEnded(conn.peer, conn, conn.reason))
+        if not conns:
+            del self._connections[conn.peer]
+            self._peerstore.set_connected(conn.peer, False)
+            self.events.publish(PeerDisconnected(conn.peer))
+
+    async def _supervise(self, conn: SwarmConnection, token: Token) -> None:
+        try:
+            await conn.run(ended=partial(self._forget, conn))
+        finally:
+            token.release()
+            self._forget(conn)
+
+    def _trim(self) -> None:
+        """Close connections that nobody needs when there are too many; see ``choose_victims``."""
+        config = self._config.trim
+        if self._count <= config.high:
+            return
+        infos = [
+            ConnInfo(
+                key=conn,
+                peer=conn.peer,
+                opened_at=conn.opened_at,
+                streams=conn.stream_count,
+                inbound=conn.direction is Direction.INBOUND,
+                limited=conn.limited,
+                tags=self.tags,
+            )
+            for conn in self._all()
+        ]
+        for victim in choose_victims(infos, trio.current_time(), config):
+            victim.key.abort(GARBAGE_COLLECTED)
+
+    def publish(self, event: Event) -> None:
+        """Tell subscribers."""
+        self.events.publish(event)
+
+
+def _preference(conn: SwarmConnection) -> tuple[bool, int, float]:
+    """Best first: direct before limited, then busiest, then oldest, so that both sides tend to agree."""
+    return (conn.limited, -conn.stream_count, conn.opened_at)

@@ -1,0 +1,287 @@
+"""TCP.
+
+The stream owns its non-blocking socket and offers Trio's stream methods as well as the direct ones, so that the layers
+above can batch without a task switch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from operator import index
+
+import trio
+from multiaddr import Multiaddr
+
+from .._util.conflict import ConflictGuard
+from ..abc import Buffer, DirectStream, Listener, RawConnection, Transport
+from ..addressing import host_port, ip_addr, names
+from ..errors import TransportError
+from ..peer_id import PeerId
+
+BACKLOG = 1024
+"""Connections the kernel holds for us between two accepts."""
+RECEIVE_SIZE = 65536
+"""Bytes a plain ``receive_some`` asks for."""
+
+_SHAPES = (("ip4", "tcp"), ("ip6", "tcp"))
+
+
+class TcpStream(DirectStream):
+    """A connected socket. Owns it."""
+
+    __slots__ = ("_receiving", "_sending", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        # Muxed frames are small and urgent; batching is done above, where it is known what belongs together.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._sending = ConflictGuard("another task is sending on this stream")
+        self._receiving = ConflictGuard("another task is receiving from this stream")
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket, for options; reading and writing it breaks the stream."""
+        return self._socket
+
+    def receive_into_nowait(self, buffer: memoryview) -> int:
+        try:
+            return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            raise trio.WouldBlock from None
+        except OSError as exc:
+            raise self._broken(exc) from exc
+
+    def send_nowait(self, data: Buffer) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            raise trio.WouldBlock from None
+        except OSError as exc:
+            raise self._broken(exc) from exc
+
+    async def wait_readable(self) -> None:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this stream is closed")
+        await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_writable(self) -> None:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this stream is closed")
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def _broken(self, exc: OSError) -> Exception:
+        if self._socket.fileno() < 0:
+            return trio.ClosedResourceError("this stream is closed")
+        return trio.BrokenResourceError(str(exc))
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As in Trio."""
+        if max_bytes is not None and index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receiving:
+            await trio.lowlevel.checkpoint()
+            while True:
+                try:
+                    return self._socket.recv(max_bytes or RECEIVE_SIZE)
+                except BlockingIOError:
+                    await self.wait_readable()
+                except OSError as exc:
+                    raise self._broken(exc) from exc
+
+    async def send_all(self, data: Buffer) -> None:
+        """As in Trio."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError("this stream is closed")
+            with memoryview(data) as view:
+                sent = 0
+                while sent < len(view):
+                    try:
+                        sent += self.send_nowait(view[sent:])
+                    except trio.WouldBlock:
+                        await self.wait_writable()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As in Trio."""
+        with self._sending:
+            await trio.lowlevel.checkpoint()
+            await self.wait_writable()
+
+    async def aclose(self) -> None:
+        """Close the socket. Does not wait."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class TcpListener(Listener):
+    """A listening socket. Owns it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._addr = _socket_addr(sock.getsockname())
+
+    @property
+    def addresses(self) -> Sequence[Multiaddr]:
+        return (self._addr,)
+
+    async def accept(self) -> RawConnection:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError("this listener is closed")
+            try:
+                sock, remote = self._socket.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except OSError as exc:
+                if exc.errno not in _ACCEPT_AGAIN:
+                    raise
+            else:
+                break
+        try:
+            local = _socket_addr(sock.getsockname())
+        except OSError:  # gone already: let the first read find out
+            local = self._addr
+        return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=_socket_addr(remote))
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+# Errors of the connection that was to be accepted, not of the listener (accept(2), "Error handling").
+_ACCEPT_AGAIN = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "EPERM", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET"),
+        *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "EINTR"),
+    )
+    if hasattr(errno, name)
+)
+
+
+class Tcp(Transport):
+    """``/ip4/…/tcp/…`` and ``/ip6/…/tcp/…``.
+
+    Args:
+        reuse_port: dial from a listening port where one fits, as hole punching needs. Off by default: two hosts that
+            dial each other at the same moment from their listening ports meet in one simultaneous open, which leaves
+            both without a listener side and fails.
+    """
+
+    def __init__(self, *, reuse_port: bool = False) -> None:
+        self._reuse_port = reuse_port
+        self._listening: list[TcpListener] = []
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return names(addr) in _SHAPES
+
+    def can_listen(self, addr: Multiaddr) -> bool:
+        return self.can_dial(addr)
+
+    async def dial(self, addr: Multiaddr, *, peer: PeerId | None) -> RawConnection:
+        target = host_port(addr)
+        assert target is not None
+        family = _family(addr)
+        try:
+            sock = self._bound_socket(family, target)
+            if sock is not None:
+                try:
+                    return await self._connect(sock, target, addr)
+                except OSError as exc:
+                    # The very same pair of ports may still linger from an earlier connection: use any port then.
+                    if exc.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
+                        raise
+            return await self._connect(socket.socket(family, socket.SOCK_STREAM), target, addr)
+        except OSError as exc:
+            raise TransportError(addr, exc.strerror or str(exc)) from exc
+
+    async def _connect(self, sock: socket.socket, target: tuple[str, int], addr: Multiaddr) -> RawConnection:
+        try:
+            sock.setblocking(False)
+            result = sock.connect_ex(target)
+            if result == errno.EINPROGRESS or result == errno.EWOULDBLOCK:
+                await trio.lowlevel.wait_writable(sock)
+                result = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            else:
+                await trio.lowlevel.checkpoint()
+            if result:
+                raise OSError(result, os.strerror(result))
+            local = _socket_addr(sock.getsockname())
+            return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=addr)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _bound_socket(self, family: socket.AddressFamily, target: tuple[str, int]) -> socket.socket | None:
+        """A socket bound to a listening port that can reach ``target``, when that is wanted and possible."""
+        if not self._reuse_port:
+            return None
+        self._listening = [listener for listener in self._listening if listener._socket.fileno() >= 0]
+        for listener in self._listening:
+            host, port = listener._socket.getsockname()[:2]
+            if listener._socket.family != family or _is_loopback(host) != _is_loopback(target[0]):
+                continue
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                _allow_reuse(sock)
+                sock.bind((host, port))
+            except OSError:
+                sock.close()
+                continue
+            return sock
+        return None
+
+    async def listen(self, addr: Multiaddr) -> TcpListener:
+        target = host_port(addr)
+        assert target is not None
+        family = _family(addr)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(target)
+                sock.listen(BACKLOG)
+                if self._reuse_port:
+                    # Only now: bound first, a port that is in use is still refused to us and to others.
+                    _allow_reuse(sock)
+            except OSError:
+                sock.close()
+                raise
+        except OSError as exc:
+            raise TransportError(addr, exc.strerror or str(exc)) from exc
+        await trio.lowlevel.checkpoint()
+        listener = TcpListener(sock)
+        self._listening.append(listener)
+        return listener
+
+
+def _allow_reuse(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _family(addr: Multiaddr) -> socket.AddressFamily:
+    return socket.AF_INET6 if names(addr)[0] == "ip6" else socket.AF_INET
+
+
+def _is_loopback(host: str) -> bool:
+    return host.startswith("127.") or host == "::1"
+
+
+def _socket_addr(name: tuple[str, int] | tuple[str, int, int, int]) -> Multiaddr:
+    return ip_addr(name[0], name[1])

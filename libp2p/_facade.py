@@ -7,11 +7,10 @@ from contextlib import AbstractAsyncContextManager
 
 from multiaddr import Multiaddr
 
-from .abc import Host, Muxer, Peerstore, Resolver, Service, Transport
+from .abc import Host, Muxer, Peerstore, Resolver, SecurityFactory, Service, Transport
 from .crypto.keys import PrivateKey, generate
 from .host import HostConfig
 from .host import open_host as open_host_from_parts
-from .host._open import SecurityFactory
 from .muxers.yamux import Yamux
 from .peerstore import MemoryPeerstore
 from .protocols.identify import Identify

@@ -166,6 +166,10 @@ class SecurityProtocol(Protocol):
         ...
 
 
+SecurityFactory: TypeAlias = "Callable[[PrivateKey, Sequence[ProtocolId]], SecurityProtocol]"
+"""Makes a host's security protocol from its key and the muxers to agree on early; the class ``Noise`` is one."""
+
+
 # --- streams and connections ------------------------------------------------------------------------------------------
 
 

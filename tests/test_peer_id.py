@@ -171,7 +171,7 @@ def test_order_is_that_of_the_bytes() -> None:
     assert [bytes(peer) for peer in sorted(peers)] == sorted(bytes(peer) for peer in peers)
     assert peers[0] <= peers[0]
     with pytest.raises(TypeError):
-        peers[0] < 5  # type: ignore[operator]  # noqa: B015
+        peers[0] < 5  # noqa: B015
 
 
 def test_it_does_not_change() -> None:

@@ -16,6 +16,7 @@ _UP = 0x1
 """``IFF_UP`` of ``net/if.h``, on all systems."""
 _MAX_ADDRESSES = 1024
 """More than any sane machine has; ends a broken list."""
+_LENGTH_FIRST = ("darwin", "dragonfly", "freebsd", "ios", "netbsd", "openbsd")
 _OUTSIDE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Documentation addresses: routed like the internet, and nobody is there."""
 
@@ -70,7 +71,7 @@ def _text(pointer: int) -> str | None:
     """Read a ``struct sockaddr``; None when it is of another family."""
     head = ctypes.string_at(pointer, 2)
     # The BSDs, macOS among them, have the length first and one byte for the family.
-    family = int.from_bytes(head, sys.byteorder) if sys.platform == "linux" else head[1]
+    family = head[1] if sys.platform.startswith(_LENGTH_FIRST) else int.from_bytes(head, sys.byteorder)
     if family == socket.AF_INET:
         return str(IPv4Address(ctypes.string_at(pointer + 4, 4)))
     if family == socket.AF_INET6:

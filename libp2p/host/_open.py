@@ -5,26 +5,21 @@ When the block of ``async with open_host(...)`` is entered the host is listening
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
 from .._util.nursery import open_unwrapping_nursery
-from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityProtocol, Service, Transport
+from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityFactory, Service, Transport
 from ..addressing import parse
 from ..crypto.keys import PrivateKey
 from ..peer_id import PeerId
 from ..swarm import Gater, Handler, Swarm
 from ._config import HostConfig
 from ._host import RunningHost
-
-SecurityFactory: TypeAlias = Callable[[PrivateKey, Sequence[ProtocolId]], SecurityProtocol]
-"""Makes a host's security protocol from its key and the muxers to agree on early; ``Noise`` is one."""
-
 
 @asynccontextmanager
 async def open_host(

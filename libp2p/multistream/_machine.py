@@ -124,7 +124,7 @@ class Dialer:
         self._lines = _Lines()
         self._greeted = False
         self._rejected = 0
-        self._output = _HEADER + encode(self._protocols[0])
+        self._output = bytearray(_HEADER + encode(self._protocols[0]))
 
     @property
     def proposal(self) -> str:
@@ -133,7 +133,8 @@ class Dialer:
 
     def data_to_send(self) -> bytes:
         """Bytes for the listener; drains."""
-        output, self._output = self._output, b""
+        output = bytes(self._output)
+        self._output.clear()
         return output
 
     def receive_data(self, data: bytes | bytearray) -> Agreed | None:
@@ -176,11 +177,12 @@ class Listener:
         self._lines = _Lines()
         self._greeted = False
         self._offered: list[str] = []
-        self._output = b""
+        self._output = bytearray()
 
     def data_to_send(self) -> bytes:
         """Bytes for the dialer; drains."""
-        output, self._output = self._output, b""
+        output = bytes(self._output)
+        self._output.clear()
         return output
 
     def receive_data(self, data: bytes | bytearray) -> Agreed | None:

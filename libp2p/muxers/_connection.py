@@ -44,6 +44,8 @@ from ._stream import MachineStream
 
 CLOSE_GRACE = 1.0
 """Seconds that a close may spend on getting the farewell out; it never waits for the peer."""
+CATCH_UP = 5.0
+"""Seconds the socket is left alone while readers are far behind (go-mplex gives them as long)."""
 FLUSH_AT_ONCE = 16 * 1024
 """Payloads of this size are queued by reference, so they are written before their owner runs again."""
 
@@ -69,6 +71,8 @@ class MachineConnection(MuxedConnection):
         self._error: RemoteProtocolError | ConnectionClosed | None = None
         self._goodbye_code = 0
         self._writer: trio.lowlevel.Task | None = None
+        self._paused: trio.lowlevel.Task | None = None
+        self._impatient = False
         self._senders: deque[trio.lowlevel.Task] = deque()
         self._openers: deque[trio.lowlevel.Task] = deque()
 
@@ -135,7 +139,30 @@ class MachineConnection(MuxedConnection):
                 self._dispatch(machine.receive_data(chunk, now))
             if machine.has_output:
                 self.flush()
+            if machine.buffered > machine.pause_above:
+                await self._let_readers_catch_up()
         self._lose("the peer closed the connection", code=self._goodbye_code, remote=True)
+
+    async def _let_readers_catch_up(self) -> None:
+        """Read nothing while applications are far behind, but not for ever: what they never read costs them."""
+        if self._impatient:
+            return
+        self._impatient = True
+        with trio.move_on_after(CATCH_UP):
+            self._paused = current_task()
+            await wait_task_rescheduled(self._abort_pause)
+
+    def _abort_pause(self, _: RaiseCancelT) -> Abort:
+        self._paused = None
+        return Abort.SUCCEEDED
+
+    def _caught_up(self) -> None:
+        """Applications took something: go on reading once they have taken most of it."""
+        if self.machine.buffered <= self.machine.pause_above // 2:
+            self._impatient = False
+            if self._paused is not None:
+                reschedule(self._paused)
+                self._paused = None
 
     async def _write_loop(self) -> None:
         """Finish what the kernel did not take, and keep the machine's time."""
@@ -227,7 +254,9 @@ class MachineConnection(MuxedConnection):
 
         await wait_task_rescheduled(abort)
 
-    def _let_openers_look(self) -> None:
+    def _made_room(self) -> None:
+        if self._impatient:
+            self._caught_up()
         if self._openers and self.machine.can_open:
             self._wake_openers()
 
@@ -239,8 +268,11 @@ class MachineConnection(MuxedConnection):
 
     def consumed(self, stream: MachineStream, size: int) -> None:
         """The application took ``size`` bytes of ``stream``."""
-        if self._end is None and self.machine.consumed(stream.id, size, trio.current_time()):
-            self.flush()
+        if self._end is None:
+            if self.machine.consumed(stream.id, size, trio.current_time()):
+                self.flush()
+            if self._impatient:
+                self._caught_up()
 
     def about_to_read(self, stream: MachineStream) -> None:
         """The application waits for data: an acceptance that is still unsaid must not wait for it."""
@@ -269,7 +301,7 @@ class MachineConnection(MuxedConnection):
             if send_eof:
                 self.machine.send_eof(stream.id)
             self.machine.forget(stream.id, trio.current_time())
-            self._let_openers_look()
+            self._made_room()
 
     def reset(self, stream: MachineStream, code: int) -> None:
         """The application gives ``stream`` up."""
@@ -277,7 +309,7 @@ class MachineConnection(MuxedConnection):
         if self._end is None:
             self.machine.reset(stream.id, code)
             self.flush()
-            self._let_openers_look()
+            self._made_room()
 
     async def push(self, size: int = 0) -> None:
         """Get what is queued on its way; a checkpoint. ``size`` is the payload just queued by reference."""

@@ -11,6 +11,8 @@ Rules for the owner:
   works at once, and drop the connection.
 * Commands raise :class:`~libp2p.errors.LocalProtocolError` only, and then have changed nothing. On a stream that is
   gone, ``send_data`` and ``send_eof`` raise; the others do nothing, because the peer may end a stream at any moment.
+* Events are a history, in order: when the first of a list is handled, the machine is past the last. A stream that has
+  just got credit may be gone by a reset further down the list.
 * After any call there may be output (:attr:`MuxMachine.has_output`). Take it only when the last output is on its way:
   the bound on queued replies works only while replies wait in the machine.
 * A stream's state is freed when the peer has finished, ``send_eof`` and ``forget`` were called, or either side reset
@@ -235,6 +237,11 @@ class MuxMachine(Protocol):
     @property
     def buffered(self) -> int:
         """Bytes delivered and not consumed, over all streams."""
+        ...
+
+    @property
+    def pause_above(self) -> int:
+        """Above so many :attr:`buffered` bytes the owner reads no more for a moment, so that readers catch up."""
         ...
 
 

@@ -60,6 +60,8 @@ class MuxLimits:
 
     max_buffered: int = 32 * 1024 * 1024
     """Bytes delivered and not consumed, over all streams. Above it, the stream that holds most is reset."""
+    pause_above: int = 16 * 1024 * 1024
+    """Bytes delivered and not consumed above which the owner reads no more for a moment."""
     max_frame: int = 65_535 - 16
     """Payload of the data frames sent. It is what one Noise record holds, so that the receiver need not copy it; go
     sends 65524, rust accepts 1 MiB."""
@@ -321,6 +323,11 @@ class StreamTable(ABC, Generic[EntryT]):
     def buffered(self) -> int:
         """Bytes delivered and not consumed."""
         return self._buffered
+
+    @property
+    def pause_above(self) -> int:
+        """See :attr:`MuxMachine.pause_above`."""
+        return self._limits.pause_above
 
     @property
     def has_output(self) -> bool:

@@ -1,9 +1,8 @@
 """Which address of a peer to try next, and when to leave an address alone. Pure.
 
-Theory of operation. A :class:`DialPlan` starts from addresses with delays, as ``rank`` gives them. An address is *due*
-when its delay has passed since the plan began. A failure moves the beginning into the past, by as much as the next
-address would still have waited: the delays are there to spare the network while an attempt may yet succeed, never to
-make anybody wait for an attempt that has already failed. The distances between the remaining addresses stay.
+Theory of operation. A :class:`DialPlan` turns addresses with delays, as ``rank`` gives them, into times at which each is
+*due*. A failure makes the next address due at once and moves all others forward by as much: the delays are there to
+spare the network while an attempt may yet succeed, never to make anybody wait for an attempt that has already failed.
 
     waiting --next()--> running --failed()--> tried
                            \\----succeeded()--> the plan is done, nothing else starts
@@ -116,14 +115,13 @@ class DialPlan:
     ) -> None:
         if max_parallel < 1 or max_attempts < 1:
             raise ValueError("a dial plan needs at least one attempt at a time")
-        self._begin = now
         self._max_parallel = max_parallel
         self._attempts_left = max_attempts
-        self._waiting: deque[tuple[Multiaddr, float]] = deque()
+        self._waiting: deque[tuple[Multiaddr, float]] = deque()  # with the time each is due, in that order
         self._running: dict[Multiaddr, None] = {}
         self._seen: set[Multiaddr] = set()  # never iterated, so its order does not matter
         self._winner: Multiaddr | None = None
-        self._add(ranked)
+        self._add(ranked, now)
 
     @property
     def done(self) -> bool:
@@ -146,15 +144,12 @@ class DialPlan:
         Their delays count from now.
         """
         if self._winner is None:
-            if not self._waiting:
-                self._begin = now
-            elapsed = now - self._begin
-            self._add((addr, delay + elapsed) for addr, delay in ranked)
+            self._add(ranked, now)
 
     def next(self, now: float) -> list[Multiaddr]:
         """The addresses to start now. Each must be answered with :meth:`failed` or :meth:`succeeded`."""
         started: list[Multiaddr] = []
-        while self._may_start() and self._begin + self._waiting[0][1] <= now:
+        while self._may_start() and self._waiting[0][1] <= now:
             addr, _ = self._waiting.popleft()
             self._running[addr] = None
             self._attempts_left -= 1
@@ -171,8 +166,10 @@ class DialPlan:
         """
         self._stop(addr)
         if self._waiting:
-            due = self._begin + self._waiting[0][1]
-            self._begin -= max(0.0, due - now)
+            first = self._waiting[0][1]
+            if first > now:
+                # Written so that the first is due exactly now, whatever the rounding.
+                self._waiting = deque([(waiting, now + (due - first)) for waiting, due in self._waiting])
 
     def succeeded(self, addr: Multiaddr) -> None:
         """Note that an attempt worked: the plan is done. The caller cancels what is still :attr:`running`.
@@ -187,7 +184,7 @@ class DialPlan:
 
     def next_timeout(self) -> float | None:
         """When to call :meth:`next` again if nothing else happens; None when only an answer can change anything."""
-        return self._begin + self._waiting[0][1] if self._may_start() else None
+        return self._waiting[0][1] if self._may_start() else None
 
     def _may_start(self) -> bool:
         return bool(self._waiting) and self._attempts_left > 0 and len(self._running) < self._max_parallel
@@ -197,10 +194,10 @@ class DialPlan:
             raise LocalProtocolError(f"no attempt on {addr} is under way")
         del self._running[addr]
 
-    def _add(self, ranked: Iterable[tuple[Multiaddr, float]]) -> None:
+    def _add(self, ranked: Iterable[tuple[Multiaddr, float]], now: float) -> None:
         for addr, delay in ranked:
             if addr not in self._seen and self._attempts_left > 0:
                 self._seen.add(addr)
-                self._waiting.append((addr, delay))
-        # Stable: equal delays keep the rank's order.
+                self._waiting.append((addr, now + delay))
+        # Stable: what is due at the same time keeps the rank's order.
         self._waiting = deque(sorted(self._waiting, key=lambda item: item[1]))

@@ -376,7 +376,10 @@ class Scopes:
     def _counted_ip(self, ip: str | None) -> IpAddress | None:
         if ip is None:
             return None
-        address = ip_address(ip)
+        try:
+            address = ip_address(ip)
+        except ValueError:
+            return None  # a transport whose peers have no IP addresses
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped  # a dual-stack socket must not give every IPv4 address the same /56
         return None if address.is_loopback and self.config.exempt_loopback else address

@@ -52,9 +52,12 @@ class Listening:
         self._upgrades: dict[PendingToken, trio.CancelScope] = {}
         self.listeners: list[Listener] = []
 
-    async def serve(self, listener: Listener, nursery: trio.Nursery) -> None:
-        """Accept until the listener is closed. Upgrades run in ``nursery``, the swarm's."""
+    def start(self, listener: Listener, nursery: trio.Nursery) -> None:
+        """Accept on ``listener`` from now on. Upgrades run in ``nursery``, the swarm's."""
         self.listeners.append(listener)
+        nursery.start_soon(self._serve, listener, nursery)
+
+    async def _serve(self, listener: Listener, nursery: trio.Nursery) -> None:
         try:
             while True:
                 try:

@@ -147,8 +147,7 @@ class Swarm(Network):
         for transport in self._transports:
             if transport.can_listen(addr):
                 listener = await transport.listen(addr)
-                nursery = self._running()
-                nursery.start_soon(self._listening.serve, listener, nursery)
+                self._listening.start(listener, self._running())
                 return listener.addresses
         raise TransportError(addr, "no transport of this host can listen on it")
 

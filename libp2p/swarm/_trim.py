@@ -5,8 +5,9 @@ would be left. This is for churn, not for attacks: those meet the limits (``_lim
 
 Never chosen: a connection in its grace period, and any connection of a protected peer. Among the others the order is:
 lowest sum of tags, then fewest streams (a relayed connection with limits counts as having none), then youngest, because
-an old connection has proved that it lasts. Tagged peers give way only to each other: newcomers in their grace period,
-of whom an attacker can send any number, must not push out peers that somebody here has called useful (case X9).
+an old connection has proved that it lasts. Tagged peers give way only to each other, when they alone are above
+``high``: others, of whom an attacker can send any number, must not push out peers that somebody here has called useful
+(case X9).
 """
 
 from __future__ import annotations
@@ -172,8 +173,8 @@ def choose_victims(conns: Sequence[ConnInfo], now: float, config: TrimConfig) ->
     weighed = [(conn.value, conn) for conn in settled if not conn.protected]
     weighed.sort(key=lambda item: (item[0], 0 if item[1].limited else item[1].streams, -item[1].opened_at))
     victims = [conn for value, conn in weighed if value <= 0][:excess]
-    if len(settled) > config.high:
-        # Of the tagged, only as many as are too many without counting the newcomers.
-        tagged_excess = max(0, len(settled) - config.low - len(victims))
-        victims += [conn for value, conn in weighed if value > 0][:tagged_excess]
+    rest = len(settled) - len(victims)
+    if rest > config.high:
+        # There are too many of the tagged alone, newcomers and valueless ones not counted.
+        victims += [conn for value, conn in weighed if value > 0][: min(excess - len(victims), rest - config.low)]
     return victims

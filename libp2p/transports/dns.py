@@ -91,10 +91,11 @@ class DnsResolver(Resolver):
         with trio.move_on_after(self._config.timeout) as scope:
             await resolution.expand(parts(addr), 0, resolution.root)
         if scope.cancelled_caught:
-            resolution.problems.append(f"no answer within {self._config.timeout:g} s")
+            resolution.problems.insert(0, f"no answer within {self._config.timeout:g} s")
         found = list(dict.fromkeys(resolution.root.addresses()))[: self._config.max_results]
         if not found:
-            raise ResolveError(addr, resolution.problems[-1] if resolution.problems else "the names lead in a circle")
+            problems = list(dict.fromkeys(resolution.problems))[:3] or ["the names lead in a circle"]
+            raise ResolveError(addr, "; ".join(problems))
         return found
 
 
@@ -179,7 +180,8 @@ class _Resolution:
         """The addresses in the TXT records of ``domain``, each continued by what followed the name."""
         wanted = after[:1]
         ways: list[tuple[Part, ...]] = []
-        for text in (await self._once("txt", f"_dnsaddr.{domain}"))[: self._config.max_records]:
+        texts = await self._once("txt", f"_dnsaddr.{domain}")
+        for text in texts[: self._config.max_records]:
             if not text.startswith(_PREFIX):
                 continue
             try:
@@ -188,7 +190,7 @@ class _Resolution:
                 continue
             if record[len(record) - len(wanted) :] == wanted:
                 ways.append((*record, *after[1:]))
-        if not ways:
+        if texts and not ways:
             self.problems.append(f"no usable TXT record at _dnsaddr.{domain}")
         return ways
 

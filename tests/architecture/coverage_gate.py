@@ -18,13 +18,26 @@ from tests.architecture.tree import Source, sources
 def gaps(files: dict[str, Any], source: Source) -> str | None:
     """What tests leave out of a pure file, None when nothing."""
     data = files.get(source.relative)
-    if data is None:
-        return "never imported"
+    if data is None or not data["executed_lines"]:
+        return "no test imports it"
     lines: list[int] = data["missing_lines"]
-    branches = [f"{start}->{end if end > 0 else 'exit'}" for start, end in data["missing_branches"]]
-    parts = [f"lines {', '.join(map(str, lines))}"] if lines else []
+    branches = [
+        f"{start}->{end if end > 0 else 'exit'}" for start, end in data["missing_branches"] if start not in lines
+    ]
+    parts = [f"lines {', '.join(ranges(lines))}"] if lines else []
     parts += [f"branches {', '.join(branches)}"] if branches else []
     return "; ".join(parts) or None
+
+
+def ranges(numbers: list[int]) -> list[str]:
+    """``[1, 2, 3, 7]`` as ``["1-3", "7"]``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in runs]
 
 
 def unexplained(source: Source) -> list[int]:

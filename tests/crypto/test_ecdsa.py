@@ -7,11 +7,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from libp2p.crypto import ecdsa
-from libp2p.crypto.keys import KeyType, generate, unmarshal_private_key
+from libp2p.crypto.keys import KeyType, generate
 from libp2p.errors import DecodeError
-from tests.crypto.vectors import VECTORS
+from tests.crypto.vectors import private_key
 
-KEY = unmarshal_private_key(VECTORS[KeyType.ECDSA].private)
+KEY = private_key(KeyType.ECDSA)
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 

@@ -6,11 +6,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from libp2p.crypto import ed25519
-from libp2p.crypto.keys import KeyType, unmarshal_private_key
+from libp2p.crypto.keys import KeyType
 from libp2p.errors import DecodeError
-from tests.crypto.vectors import VECTORS
+from tests.crypto.vectors import private_key
 
-KEY = unmarshal_private_key(VECTORS[KeyType.ED25519].private)
+KEY = private_key(KeyType.ED25519)
 SEED, POINT = KEY.raw[:32], KEY.raw[32:]
 
 P = 2**255 - 19

@@ -13,7 +13,7 @@ from libp2p.crypto import key_file
 from libp2p.crypto.key_file import KeyFileError, load, load_or_create, save
 from libp2p.crypto.keys import KeyType, generate, unmarshal_private_key
 from libp2p.errors import Libp2pError
-from tests.crypto.vectors import VECTORS
+from tests.crypto.vectors import VECTORS, Vector, private_key
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="Unix modes")
 
@@ -33,11 +33,10 @@ def test_other_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=lambda vector: vector.key_type.name)
-def test_v1_keys_are_saved_as_they_are(tmp_path: Path, vector: tuple[KeyType, bytes]) -> None:
-    key = unmarshal_private_key(vector[1])
-    save(tmp_path / "key", key)
-    assert (tmp_path / "key").read_bytes() == vector[1]
-    assert load(tmp_path / "key") == key
+def test_v1_keys_are_saved_as_they_are(tmp_path: Path, vector: Vector) -> None:
+    save(tmp_path / "key", private_key(vector.key_type))
+    assert (tmp_path / "key").read_bytes() == vector.private
+    assert load(tmp_path / "key") == private_key(vector.key_type)
 
 
 def test_save_replaces(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from libp2p.crypto import secp256k1
-from libp2p.crypto.keys import KeyType, unmarshal_private_key
+from libp2p.crypto.keys import KeyType
 from libp2p.errors import DecodeError
-from tests.crypto.vectors import VECTORS
+from tests.crypto.vectors import private_key
 
-KEY = unmarshal_private_key(VECTORS[KeyType.SECP256K1].private)
+KEY = private_key(KeyType.SECP256K1)
 P = 2**256 - 2**32 - 977
 N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
-from libp2p.crypto.keys import KeyType
+from libp2p.crypto.keys import KeyType, PrivateKey, unmarshal_private_key
 
 
 class Vector(NamedTuple):
@@ -143,3 +144,9 @@ VECTORS = {
         "k2k4r8nz0pc9sm08wgacijx1ic8vxy9e2770otjszhz1nodfs0brtvpp",
     ),
 }
+
+
+@functools.cache
+def private_key(key_type: KeyType) -> PrivateKey:
+    """The private key of a vector. Loading the RSA one takes half a second, so everybody shares one."""
+    return unmarshal_private_key(VECTORS[key_type].private)

@@ -28,7 +28,7 @@ KNOWN = {
         "base58btc": "z117paNL19xttacUY",
         "base64url": "uAAB5ZXMgbWFuaSAh",
     },
-    b"": {base: prefix for base, prefix in zip(BASES, "fbkzu", strict=True)},
+    b"": dict(zip(BASES, "fbkzu", strict=True)),
 }
 
 

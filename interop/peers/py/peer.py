@@ -45,6 +45,7 @@ from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTr
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
+from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
@@ -97,7 +98,8 @@ FEATURES = {
     "unsupported": {
         "ecdsa": "py-libp2p has no code to sign with ECDSA keys or to read those of others",
         "long-hold": "a py-libp2p yamux writer gives up when its window stays empty for 5 seconds",
-        "mplex-back-pressure": "a py-libp2p mplex reader resets a stream that nobody reads for 5 seconds",
+        "mplex-back-pressure": "py-libp2p resets an mplex stream that nobody reads for 5 seconds",
+        "mplex-full-duplex": "a py-libp2p mplex stream writes nothing while a read waits: echoes write and read in turn",
     },
 }
 
@@ -127,10 +129,19 @@ async def read_some(stream: INetStream) -> bytes:
     try:
         return await stream.read(READ_SIZE)
     except StreamEOF as error:
-        # A yamux stream that was reset while a read waited tells the reader that it ended.
-        if getattr(stream.muxed_stream, "reset_received", False):
+        if await was_reset(stream):
             raise StreamReset from error
         return b""
+
+
+async def was_reset(stream: INetStream) -> bool:
+    """Tell what the end of a stream was: a read that waits reports a reset as an end, with either muxer."""
+    muxed = stream.muxed_stream
+    if isinstance(muxed, MplexStream):
+        # The reader is woken before the stream knows why.
+        await muxed.event_remote_closed.wait()
+        return muxed.event_reset.is_set()
+    return muxed.reset_received
 
 
 async def read_chunks(stream: INetStream) -> AsyncIterator[bytes]:
@@ -148,8 +159,15 @@ async def read_exactly(stream: INetStream, length: int) -> bytes:
     return data
 
 
+async def read_to_end(stream: INetStream, on_read: Callable[[bytes], None]) -> None:
+    async for chunk in read_chunks(stream):
+        on_read(chunk)
+
+
 async def read_all(stream: INetStream) -> bytes:
-    return b"".join([chunk async for chunk in read_chunks(stream)])
+    chunks: list[bytes] = []
+    await read_to_end(stream, chunks.append)
+    return b"".join(chunks)
 
 
 async def read_outcome(stream: INetStream) -> str:
@@ -168,6 +186,21 @@ async def write_pattern(
         await stream.write(piece)
         on_sent(len(piece))
     await stream.close_write()
+
+
+async def echo_pattern(stream: INetStream, seed: int, size: int, on_read: Callable[[bytes], None]) -> None:
+    """Write the pattern while reading back what the remote makes of it."""
+    if isinstance(stream.muxed_stream, MplexStream):
+        # A read that waits locks writers out of its stream, so they take turns.
+        for piece in pattern(seed, size):
+            await stream.write(piece)
+            on_read(await read_exactly(stream, len(piece)))
+        await stream.close_write()
+        await read_to_end(stream, on_read)
+    else:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write_pattern, stream, seed, size)
+            await read_to_end(stream, on_read)
 
 
 @asynccontextmanager
@@ -220,7 +253,7 @@ class InteropProtocols:
             await stream.write(chunk)
 
     async def _digest(self, stream: INetStream) -> None:
-        await self._answer_digest(stream, lambda length: None)
+        await self._answer_digest(stream, lambda chunk: None)
 
     async def _reset(self, stream: INetStream) -> None:
         await read_exactly(stream, MARK_LENGTH)
@@ -235,14 +268,14 @@ class InteropProtocols:
         await self._released.wait()
         await self._answer_digest(stream, self._count_sunk)
 
-    def _count_sunk(self, length: int) -> None:
-        self.sunk += length
+    def _count_sunk(self, chunk: bytes) -> None:
+        self.sunk += len(chunk)
 
-    async def _answer_digest(self, stream: INetStream, on_read: Callable[[int], None]) -> None:
+    async def _answer_digest(self, stream: INetStream, on_read: Callable[[bytes], None]) -> None:
         digest = hashlib.sha256()
         async for chunk in read_chunks(stream):
             digest.update(chunk)
-            on_read(len(chunk))
+            on_read(chunk)
         await stream.write(digest.hexdigest().encode())
 
 
@@ -324,11 +357,14 @@ class Commands:
 
     async def cmd_echo(self, peer: str, size: int, seed: int) -> Results:
         digest, received, start = hashlib.sha256(), 0, time.perf_counter()
-        async with self._open(peer, ECHO) as stream, trio.open_nursery() as nursery:
-            nursery.start_soon(write_pattern, stream, seed, size)
-            async for chunk in read_chunks(stream):
-                digest.update(chunk)
-                received += len(chunk)
+
+        def on_read(chunk: bytes) -> None:
+            nonlocal received
+            digest.update(chunk)
+            received += len(chunk)
+
+        async with self._open(peer, ECHO) as stream:
+            await echo_pattern(stream, seed, size, on_read)
         return {"sha256": digest.hexdigest(), "bytes": received, "seconds": time.perf_counter() - start}
 
     async def cmd_streams(self, peer: str, total: int, parallel: int) -> Results:

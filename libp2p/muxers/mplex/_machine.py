@@ -6,8 +6,9 @@ Theory of operation
 mplex has frames and streams, and nothing else: no flow control, no ping, no farewell. What the other muxers get from
 those has to come from bounds here:
 
-* A stream nobody reads is reset when it holds ``max_stream_buffered``; the reader never waits for one stream. All
-  streams together have ``max_buffered``.
+* Above ``pause_above`` the owner leaves the socket alone for a moment, so that a reader that is merely slower than
+  the network loses nothing. That holds up the other streams, too, so it has an end: a stream nobody reads is reset
+  when it holds ``max_stream_buffered``. All streams together have ``max_buffered``.
 * ``send_credit`` is one message, always. How fast to send is up to the socket's back-pressure.
 * ``ping`` and ``go_away`` put nothing on the wire; there are no timeouts. A dead peer is noticed by others.
 
@@ -61,6 +62,8 @@ class MplexConfig(MuxLimits):
     max_stream_buffered: int = 4 * 1024 * 1024
     """Bytes delivered and not consumed on one stream; above it, the stream is reset. It is four of the longest
     messages, and the window an honest yamux stream would have earned."""
+    pause_above: int = 1024 * 1024
+    """Without flow control a fast sender is ahead of any reader; this much ahead, and the socket holds it back."""
     max_drain: int = 256 * 1024
     """Bytes that may come for a stream closed here before the peer is told by a reset: yamux's first window."""
 

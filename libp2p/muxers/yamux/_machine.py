@@ -16,19 +16,16 @@ streams, and is dead. Events of the same call that came before the violation are
 of a stream carries its SYN or ACK, whatever frame that is. A reset is a window update with RST whose length is the
 error code, as go sends it; an end is an empty data frame with FIN.
 
-**A stream's life.** Three booleans; everything else is arithmetic (module ``_window``).
+**A stream's life.** Its ends are in the table of the module ``muxers._table``; the windows are arithmetic (module
+``_window``). What yamux adds is the opening:
 
-| fin_sent | fin_received | forgotten | meaning |
+| opened by | flags to send | unacked | meaning |
 | --- | --- | --- | --- |
-| no | no | no | open |
-| yes | no | no | half-closed here: still read |
-| no | yes | no | half-closed there: still written, what is buffered is read |
-| yes | yes | no | finished; what is buffered is still read |
-| no | any | yes | closed for reading, still written |
-| yes | no | yes | *lingering*: nobody uses it here, the peer owes its end; out of the counts of streams in use |
-| yes | yes | yes | freed |
-
-Reset by either side: freed at once, from every state.
+| us | SYN | yes | the peer does not know it yet: its frames for it are for an unknown stream |
+| us | 0 | yes | announced; counts against ``ack_backlog``; any frame of the peer acknowledges |
+| us | 0 | no | open |
+| peer | ACK | no | open, the acceptance is not said yet |
+| peer | 0 | no | open |
 
 **After a local close** (forgotten) data is discarded, and counts as consumed so that a blocked sender moves. What the
 peer had credit for at that moment may have been under way and is discarded silently, since a reset could destroy what

@@ -76,7 +76,7 @@ class YamuxSender(StreamTable[StreamState]):
             self._give_back(stream)
 
     def acknowledge(self, stream_id: int) -> None:
-        """Send the ACK now. See :meth:`MuxMachine.acknowledge`."""
+        """Send the ACK now: like SYN, it rides on the first frame. See :meth:`MuxMachine.acknowledge`."""
         self.announce(stream_id)
 
     def send_credit(self, stream_id: int) -> int:

@@ -29,8 +29,10 @@ impl Behaviour {
         protocols: &[StreamProtocol],
     ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
         let (raw, inbound) = raw_streams::Behaviour::new(protocols);
+        // Without a signed peer record, which the package makes in the obsolete form of RFC 0003: go ignores such a
+        // record, and js throws the whole identify message away because of it.
         let identify = identify::Behaviour::new(
-            identify::Config::new_with_signed_peer_record(PROTOCOL_VERSION.into(), keypair)
+            identify::Config::new(PROTOCOL_VERSION.into(), keypair.public())
                 .with_push_listen_addr_updates(true),
         );
         let pubsub = match pubsub {

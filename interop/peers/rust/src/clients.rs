@@ -10,7 +10,7 @@ use futures::{AsyncReadExt, AsyncWrite, AsyncWriteExt, try_join};
 use libp2p::Stream;
 use sha2::{Digest, Sha256};
 
-use crate::{pattern, served};
+use crate::pattern;
 
 /// The longest answer of a digest or sink stream that is read: twice what it should be.
 const MAX_ANSWER: u64 = 128;
@@ -64,10 +64,9 @@ pub async fn ask(
     Ok(answer)
 }
 
-pub async fn expect_reset(mut stream: Stream) -> io::Result<&'static str> {
+pub async fn ask_for_reset(stream: &mut Stream) -> io::Result<()> {
     stream.write_all(b"rst?").await?;
-    stream.flush().await?;
-    Ok(served::outcome(&mut stream).await)
+    stream.flush().await
 }
 
 /// Gets a watch stream to where the other side watches it.

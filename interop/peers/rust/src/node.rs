@@ -179,30 +179,33 @@ impl Node {
         receiver
     }
 
-    /// The receiver fails when the peer disconnects first.
-    pub fn wait_identified(
-        &mut self,
-        peer: PeerId,
-    ) -> Result<oneshot::Receiver<identify::Info>, String> {
-        if !self.swarm.is_connected(&peer) {
-            return Err(format!("not connected to {peer}"));
-        }
+    /// Also waits for a connection, because the dialling side knows of it a moment before the other side does. The
+    /// receiver fails when the peer disconnects first.
+    pub fn wait_identified(&mut self, peer: PeerId) -> oneshot::Receiver<identify::Info> {
         let (reply, receiver) = oneshot::channel();
         match self.identified.get(&peer) {
             Some(info) => drop(reply.send(info.clone())),
             None => self.identify_waiters.push((peer, reply)),
         }
-        Ok(receiver)
+        receiver
     }
 
-    /// Closes all connections to `peer`; the receiver hears when the last one is gone.
-    pub fn disconnect(&mut self, peer: PeerId) -> oneshot::Receiver<()> {
+    /// The receiver hears when the last connection to `peer` is gone, or fails at once when there is none.
+    pub fn wait_closed(&mut self, peer: PeerId) -> oneshot::Receiver<()> {
         let (reply, receiver) = oneshot::channel();
-        match self.swarm.disconnect_peer_id(peer) {
-            Ok(()) => self.close_waiters.push((peer, reply)),
-            Err(()) => drop(reply.send(())),
+        if self.swarm.is_connected(&peer) {
+            self.close_waiters.retain(|(_, reply)| !reply.is_closed());
+            self.close_waiters.push((peer, reply));
         }
         receiver
+    }
+
+    /// Starts to close all connections to `peer`; see `wait_closed`.
+    pub fn disconnect(&mut self, peer: PeerId) -> oneshot::Receiver<()> {
+        let closed = self.wait_closed(peer);
+        // An error only says that there is no connection.
+        let _ = self.swarm.disconnect_peer_id(peer);
+        closed
     }
 
     /// One entry per connection.

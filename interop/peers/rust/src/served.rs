@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use futures::{AsyncReadExt, AsyncWriteExt, io::ReadHalf, io::WriteHalf, try_join};
@@ -68,19 +69,19 @@ async fn serve(
     node: &Handle,
     state: &State,
 ) -> io::Result<()> {
-    match protocol.as_ref() {
-        "/interop/echo/1.0.0" => echo(stream).await,
-        "/interop/digest/1.0.0" => {
+    match protocol {
+        name if *name == ECHO => echo(stream).await,
+        name if *name == DIGEST => {
             let digest = digest_to_end(&mut stream, |_| ()).await?;
             stream.write_all(digest.as_bytes()).await?;
             stream.close().await
         }
-        "/interop/reset/1.0.0" => {
+        name if *name == RESET => {
             stream.read_exact(&mut [0; 4]).await?;
             node.reset(peer, stream).await.map_err(io::Error::other)
         }
-        "/interop/watch/1.0.0" => watch_stream(stream, state).await,
-        "/interop/sink/1.0.0" => sink(stream, state).await,
+        name if *name == WATCH => watch_stream(stream, peer, node, state).await,
+        name if *name == SINK => sink(stream, state).await,
         // Only protocols from `add_protocol` are left.
         _ => stream.close().await,
     }
@@ -119,12 +120,17 @@ async fn echo_write(
     writer.close().await
 }
 
-async fn watch_stream(mut stream: Stream, state: &State) -> io::Result<()> {
+async fn watch_stream(
+    mut stream: Stream,
+    peer: PeerId,
+    node: &Handle,
+    state: &State,
+) -> io::Result<()> {
     let mut word = [0; 4];
     stream.read_exact(&mut word).await?;
     stream.write_all(&word).await?;
     stream.flush().await?;
-    let outcome = outcome(&mut stream).await;
+    let outcome = outcome(&mut stream, peer, node).await?;
     state
         .watched
         .lock()
@@ -163,12 +169,23 @@ async fn digest_to_end(stream: &mut Stream, mut count: impl FnMut(u64)) -> io::R
 ///
 /// Both muxers of the package report a reset as end of stream to a reader. Only a writer sees the difference, so an end
 /// is followed by a write of nothing: it fails after a reset and sends at most an empty frame otherwise. This needs a
-/// stream whose write side is still open.
-pub async fn outcome(stream: &mut Stream) -> &'static str {
-    match stream.read(&mut [0]).await {
-        Err(_) => "reset",
-        Ok(0) if stream.write(&[]).await.is_err() => "reset",
-        Ok(0) => "eof",
-        Ok(_) => "data",
+/// stream whose write side is still open. The end of the whole connection looks the same on its streams, but is an
+/// error here, so that nobody takes a broken connection for a reset.
+pub async fn outcome(stream: &mut Stream, peer: PeerId, node: &Handle) -> io::Result<&'static str> {
+    let ended = match stream.read(&mut [0]).await {
+        Ok(0) => stream.write(&[]).await.is_err(),
+        Ok(_) => return Ok("data"),
+        Err(_) => true,
+    };
+    if !ended {
+        return Ok("eof");
+    }
+    // Streams hear of the end of their connection a moment before the node does.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let connected = node.with(move |node| node.swarm.is_connected(&peer)).await;
+    if connected.map_err(io::Error::other)? {
+        Ok("reset")
+    } else {
+        Err(io::Error::other("the connection closed"))
     }
 }

@@ -1,0 +1,86 @@
+"""Turns every test into one row of the result table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .peer import features
+
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+PEERS = ("go", "js", "rust", "py")
+
+_rows = pytest.StashKey[list[dict[str, Any]]]()
+_features = pytest.StashKey[dict[str, dict[str, Any] | None]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--peers", default=",".join(PEERS), help="which peers to test against")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_rows] = []
+    wanted = config.getoption("--peers").split(",")
+    config.stash[_features] = {name: features(name) for name in wanted}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``cell`` is (peer, muxer, key type); suites that do not vary the key type take Ed25519 alone."""
+    if "cell" not in metafunc.fixturenames:
+        return
+    all_keys = metafunc.definition.get_closest_marker("all_key_types") is not None
+    cells = []
+    for name, found in metafunc.config.stash[_features].items():
+        if found is None:
+            reason = "not built: its toolchain is absent, see above"
+            cells.append(pytest.param((name, "", ""), id=name, marks=pytest.mark.skip(reason=reason)))
+            continue
+        for muxer in ("yamux", "mplex"):
+            for key_type in ("ed25519", "secp256k1", "ecdsa", "rsa") if all_keys else ("ed25519",):
+                missing = next((what for what in (muxer, key_type) if what not in found["muxers"] + found["key_types"]), None)
+                marks = []
+                if missing is not None:
+                    reason = f"unsupported by peer: {missing}: {found['unsupported'].get(missing, 'not offered')}"
+                    marks = [pytest.mark.skip(reason=reason)]
+                cells.append(pytest.param((name, muxer, key_type), id=f"{name}-{muxer}-{key_type}", marks=marks))
+    metafunc.parametrize("cell", cells)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report: pytest.TestReport = yield
+    if report.when == "call" or (report.when == "setup" and not report.passed):
+        cell = item.callspec.params.get("cell", ("", "", "")) if hasattr(item, "callspec") else ("", "", "")
+        peer = item.config.stash[_features].get(cell[0])
+        status, reason = "pass", ""
+        if report.skipped:
+            reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            status = "unsupported-by-peer" if "unsupported" in reason else "absent"
+        elif report.failed:
+            status, reason = "fail", str(call.excinfo.value)[:300] if call.excinfo else ""
+        role = item.callspec.params.get("role", "") if hasattr(item, "callspec") else ""
+        item.config.stash[_rows].append(
+            {
+                "suite": item.originalname.removeprefix("test_") if isinstance(item, pytest.Function) else item.name,
+                "cell": "-".join(part for part in cell[1:] if part),
+                "peer": cell[0],
+                "peer_version": peer["version"] if peer else "",
+                "role": role,
+                "status": status,
+                "reason": reason,
+                "seconds": round(report.duration, 2),
+            }
+        )
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    rows = session.config.stash[_rows]
+    if rows:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, indent=1))

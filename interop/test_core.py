@@ -1,0 +1,241 @@
+"""The core against real peers: identities, muxers, streams and pubsub, in both roles.
+
+Every test runs against every peer that is built; ``role`` says what *we* do. Time here is real.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import libp2p
+from libp2p.protocols.identify import identify
+from libp2p.protocols.ping import ping
+
+from .ours import ECHO, RESET, Ours, WATCH, open_ours, pattern_digest
+from .peer import Peer, start_peer
+
+Cell = tuple[str, str, str]
+ROLES = pytest.mark.parametrize("role", ["dial", "listen"])
+MIB = 1024 * 1024
+
+pytestmark = pytest.mark.real_clock
+
+
+@asynccontextmanager
+async def connected(cell: Cell, role: str) -> AsyncIterator[tuple[Ours, Peer, libp2p.PeerId]]:
+    """Our host and the peer, connected; ``role`` is ours."""
+    name, muxer, key_type = cell
+    with trio.fail_after(150):
+        async with (
+            open_ours(muxer=muxer, listen=role == "listen") as ours,
+            start_peer(name, muxer=muxer, key_type=key_type) as peer,
+        ):
+            if role == "dial":
+                await ours.host.connect(peer.addr)
+            else:
+                await peer("dial", addr=ours.addr)
+            peer_id = libp2p.PeerId.parse(peer.peer_id)
+            # The dialer is done a moment before the listener is; and what follows wants to know who speaks what.
+            while not ours.host.peerstore.protocols(peer_id):
+                await trio.sleep(0.01)
+            yield ours, peer, peer_id
+
+
+@pytest.mark.all_key_types
+@ROLES
+async def test_connect(cell: Cell, role: str) -> None:
+    """Every key type: the handshake, ping and identify in both directions."""
+    async with connected(cell, role) as (ours, peer, peer_id):
+        assert len(await ping(ours.host, peer_id, count=3)) == 3
+        assert len((await peer("ping", peer=ours.peer_id, count=3))["rtts_ms"]) == 3
+        seen = await peer("identify", peer=ours.peer_id)
+        assert ECHO in seen["protocols"]
+        assert seen["protocol_version"] == "ipfs/0.1.0"
+        theirs = await identify(ours.host, peer_id)
+        assert ECHO in theirs.protocols and "/ipfs/ping/1.0.0" in theirs.protocols
+        [connection] = ours.host.connections(peer_id)
+        assert connection.remote_key.key_type.name.lower() == cell[2]
+        if theirs.observed_addr is not None and role == "dial":
+            assert str(theirs.observed_addr).removesuffix(f"/p2p/{ours.peer_id}") == str(connection.local_addr)
+
+
+@ROLES
+async def test_our_key_types(cell: Cell, role: str) -> None:
+    """The peer accepts all our key types."""
+    name, muxer, _ = cell
+    for key_type in ("ed25519", "secp256k1", "ecdsa", "rsa"):
+        with trio.fail_after(60):
+            async with (
+                open_ours(muxer=muxer, key_type=key_type, listen=True) as ours,
+                start_peer(name, muxer=muxer) as peer,
+            ):
+                if role == "dial":
+                    await ours.host.connect(peer.addr)
+                else:
+                    await peer("dial", addr=ours.addr)
+                assert (await peer("ping", peer=ours.peer_id, count=1))["rtts_ms"]
+
+
+@ROLES
+async def test_transfer(cell: Cell, role: str) -> None:
+    """64 MiB echoed in both directions at once, compared by hash."""
+    size = 64 * MIB if cell[0] != "py" else 4 * MIB
+    async with connected(cell, role) as (ours, peer, peer_id):
+        results: dict[str, str] = {}
+
+        async def we() -> None:
+            results["we"] = await ours.echo(peer_id, size, 1)
+
+        async def they() -> None:
+            results["they"] = (await peer("echo", peer=ours.peer_id, size=size, seed=2))["sha256"]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(we)
+            nursery.start_soon(they)
+        assert results == {"we": pattern_digest(1, size), "they": pattern_digest(2, size)}
+
+
+@ROLES
+async def test_streams(cell: Cell, role: str) -> None:
+    """500 streams, 50 at a time, opened by each side."""
+    async with connected(cell, role) as (ours, peer, peer_id):
+        assert await ours.streams(peer_id, 500, 50) == 500
+        assert (await peer("streams", peer=ours.peer_id, total=500, parallel=50))["completed"] == 500
+        assert len(ours.host.connections(peer_id)) == 1
+
+
+@ROLES
+async def test_half_close(cell: Cell, role: str) -> None:
+    """A finished request still gets its answer."""
+    async with connected(cell, role) as (ours, peer, peer_id):
+        assert await ours.half_close(peer_id, 3 * MIB, 3) == pattern_digest(3, 3 * MIB)
+        answer = await peer("half_close", peer=ours.peer_id, size=3 * MIB, seed=4)
+        assert answer["response"] == pattern_digest(4, 3 * MIB)
+
+
+@ROLES
+async def test_reset(cell: Cell, role: str) -> None:
+    """A reset is seen as a reset, and the connection goes on."""
+    async with connected(cell, role) as (ours, peer, peer_id):
+        async with await ours.host.open_stream(peer_id, RESET) as stream:
+            await stream.send_all(b"ping")
+            with pytest.raises(libp2p.StreamReset):
+                while await stream.receive_some():
+                    pass
+        assert (await peer("expect_reset", peer=ours.peer_id))["outcome"] == "reset"
+        stream = await ours.host.open_stream(peer_id, WATCH)
+        await stream.send_all(b"ping")
+        assert await stream.receive_some()
+        stream.reset()
+        await peer("send_reset", peer=ours.peer_id)
+        with trio.fail_after(20):
+            while ours.watched != ["reset"]:
+                await trio.sleep(0.05)
+            while (await peer("status"))["watch"] != ["reset"]:
+                await trio.sleep(0.05)
+        assert await ours.half_close(peer_id, 10, 5) == pattern_digest(5, 10)
+
+
+@ROLES
+async def test_killed(cell: Cell, role: str) -> None:
+    """The peer's process is killed in mid-transfer: a typed error, and the host lives on."""
+    async with connected(cell, role) as (ours, peer, peer_id):
+        async with await ours.host.open_stream(peer_id, ECHO) as stream:
+            await stream.send_all(bytes(100_000))
+            assert await stream.receive_some()
+            peer.kill()
+            with trio.fail_after(20), pytest.raises((libp2p.ConnectionClosed, libp2p.StreamReset)):
+                while True:
+                    await stream.send_all(bytes(100_000))
+                    await stream.receive_some()
+        with trio.fail_after(20):
+            while ours.host.connections(peer_id):
+                await trio.sleep(0.05)
+
+
+@ROLES
+async def test_back_pressure(cell: Cell, role: str) -> None:
+    """A reader that holds for 30 s stops the writer, and nothing is lost afterwards: ours and theirs."""
+    size = 64 * MIB
+    async with connected(cell, role) as (ours, peer, peer_id):
+        await peer("sink_hold")
+        ours.hold = True
+        pushed: list[int] = []
+        answers: dict[str, str] = {}
+
+        async def we() -> None:
+            answers["we"] = await ours.push(peer_id, size, 6, pushed)
+
+        async def they() -> None:
+            answers["they"] = (await peer("push", peer=ours.peer_id, size=size, seed=7))["response"]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(we)
+            nursery.start_soon(they)
+            await trio.sleep(30)
+            # Windows and socket buffers may hold a few MiB; what counts is that it stopped.
+            stalled = sum(pushed)
+            assert stalled < size / 2
+            status = await peer("status")
+            assert status["pushed"] < size / 2 and status["sunk"] == 0 and ours.sunk == 0
+            assert await ours.half_close(peer_id, 1000, 8) == pattern_digest(8, 1000)
+            await peer("sink_release")
+            ours.hold = False
+            ours.released.set()
+        assert answers == {"we": pattern_digest(6, size), "they": pattern_digest(7, size)}
+
+
+@ROLES
+async def test_identify_push(cell: Cell, role: str) -> None:
+    """Each side learns of the other's new protocol without asking."""
+    async with connected(cell, role) as (ours, peer, peer_id):
+        await peer("identify", peer=ours.peer_id)
+        with ours.host.handle("/interop/new/1.0.0", ours._digest), trio.fail_after(20):
+            while "/interop/new/1.0.0" not in (await peer("known_protocols", peer=ours.peer_id))["protocols"]:
+                await trio.sleep(0.05)
+            await peer("add_protocol", protocol="/interop/newer/1.0.0")
+            while "/interop/newer/1.0.0" not in ours.host.peerstore.protocols(peer_id):
+                await trio.sleep(0.05)
+
+
+@ROLES
+async def test_floodsub(cell: Cell, role: str) -> None:
+    """Signed messages in both directions."""
+    async with connected(cell, role) as (ours, peer, peer_id), ours.pubsub.subscribe("interop") as messages:
+        await peer("subscribe", topic="interop")
+        with trio.fail_after(30):
+            while peer_id not in ours.pubsub.peers("interop"):
+                await trio.sleep(0.05)
+            while ours.peer_id not in (await peer("topic_peers", topic="interop"))["peers"]:
+                await trio.sleep(0.05)
+            for number in range(20):
+                await ours.pubsub.publish("interop", b"from us %d" % number)
+                text = base64.b64encode(b"from us %d" % number).decode()
+                event = await peer.event("message", topic="interop", data=text)
+                assert event["from"] == ours.peer_id
+                await peer("publish", topic="interop", data=base64.b64encode(b"from them %d" % number).decode())
+                while True:
+                    message = await messages.receive()
+                    if message.author == peer_id:
+                        break
+                assert message.data == b"from them %d" % number
+
+
+async def test_wrong_peer(cell: Cell) -> None:
+    """Dialling a peer under another's id fails before anything is exchanged."""
+    name, muxer, _ = cell
+    other = libp2p.PeerId.from_key(libp2p.generate_key().public_key)
+    with trio.fail_after(60):
+        async with open_ours(muxer=muxer) as ours, start_peer(name, muxer=muxer) as peer:
+            bare = peer.addr.rpartition("/p2p/")[0]
+            with pytest.raises(libp2p.DialError) as caught:
+                await ours.host.connect(f"{bare}/p2p/{other}")
+            assert "found" in str(caught.value) and peer.peer_id in str(caught.value)
+            assert not ours.host.connections()
+
+

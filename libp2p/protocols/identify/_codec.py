@@ -1,0 +1,178 @@
+"""Identify messages: what a peer says about itself. Pure.
+
+One message type serves three purposes. As an answer it is complete, possibly cut into several messages that add up; as
+a push, what is missing means "as before". Reading is lenient about single items (an address of a kind not known here, a
+protocol id that is no text) and strict about amounts; nothing here believes a word of it.
+
+Source: libp2p/specs identify; field 8 and the amounts are what go, js and rust do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError as ProtobufError
+from multiaddr import Multiaddr
+
+from ...abc import ProtocolId
+from ...addressing import parse
+from ...errors import DecodeError
+from ...pb.identify_pb2 import Identify as Message
+from ...wire import varint
+
+MAX_SENT = 4096
+"""Longest message sent, in bytes: rust reads no longer ones."""
+MAX_RECEIVED = 8 * 1024
+"""Longest message read, in bytes (go, js)."""
+MAX_PARTS = 10
+"""Most messages that are read as one answer (go, js)."""
+MAX_ADDRS = 500
+"""Most addresses kept of a peer (go)."""
+MAX_PROTOCOLS = 128
+"""Most protocols kept of a peer (case I1)."""
+MAX_TEXT = 256
+"""Longest agent or protocol version kept, in characters."""
+_MAX_PROTOCOL_ID = 1024
+"""Longest protocol id kept, in characters: no longer one could be negotiated."""
+
+# Addresses that are sent whatever else there is; the others give way to protocols.
+_FIRST_ADDRS = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentifyInfo:
+    """What a peer says about itself. None of it is proved by being here.
+
+    Attributes:
+        public_key: its serialized public key; None when it did not say.
+        listen_addrs: where it says it can be reached.
+        protocols: the protocol ids it serves.
+        observed_addr: our address as it sees it; None when it did not say.
+        protocol_version: the family of protocols it belongs to, by convention ``ipfs/0.1.0``; nobody compares it.
+        agent_version: what it calls its software.
+        signed_peer_record: an envelope with its addresses, not opened.
+    """
+
+    public_key: bytes | None = None
+    listen_addrs: tuple[Multiaddr, ...] = ()
+    protocols: tuple[ProtocolId, ...] = ()
+    observed_addr: Multiaddr | None = None
+    protocol_version: str | None = None
+    agent_version: str | None = None
+    signed_peer_record: bytes | None = None
+
+
+def decode(parts: Sequence[bytes]) -> IdentifyInfo:
+    """Return what the messages ``parts`` say together.
+
+    Lists are appended to each other and cut at the limits above; of single fields the last counts. Addresses and
+    protocol ids that cannot be read, or are repeated, are left out.
+
+    Raises:
+        DecodeError: one of them is no identify message, or there are too many.
+    """
+    if len(parts) > MAX_PARTS:
+        raise DecodeError(f"an identify answer of more than {MAX_PARTS} messages")
+    message = Message()
+    for part in parts:
+        try:
+            message.MergeFromString(part)
+        except (ProtobufError, UnicodeDecodeError) as exc:
+            raise DecodeError("not an identify message") from exc
+    return IdentifyInfo(
+        public_key=message.publicKey if message.HasField("publicKey") else None,
+        listen_addrs=_unique(_addrs(message.listenAddrs), MAX_ADDRS),
+        protocols=_unique(_texts(message.protocols), MAX_PROTOCOLS),
+        observed_addr=next(_addrs((message.observedAddr,)), None),
+        protocol_version=_printable(message.protocolVersion) if message.HasField("protocolVersion") else None,
+        agent_version=_printable(message.agentVersion) if message.HasField("agentVersion") else None,
+        signed_peer_record=message.signedPeerRecord or None,
+    )
+
+
+def merge(known: IdentifyInfo, push: IdentifyInfo) -> IdentifyInfo:
+    """Return ``known`` with everything replaced that ``push`` says anew."""
+    said = {name: value for name in IdentifyInfo.__slots__ if (value := getattr(push, name)) not in (None, ())}
+    if "listen_addrs" in said or "signed_peer_record" in said:
+        # Old and new addresses are alternatives, wherever each of them came from.
+        said.setdefault("listen_addrs", ())
+        said.setdefault("signed_peer_record", None)
+    return replace(known, **said)
+
+
+def encode(info: IdentifyInfo, *, max_length: int = MAX_SENT) -> bytes:
+    """Return ``info`` as one message of at most ``max_length`` bytes.
+
+    What does not fit is left out: the signed record first, then addresses after the first few, then protocols from
+    the end of the list.
+    """
+    message = Message()
+    if info.public_key is not None:
+        message.publicKey = info.public_key
+    if info.observed_addr is not None:
+        message.observedAddr = info.observed_addr.to_bytes()
+    if info.protocol_version is not None:
+        message.protocolVersion = info.protocol_version[:MAX_TEXT]
+    if info.agent_version is not None:
+        message.agentVersion = info.agent_version[:MAX_TEXT]
+    room = max_length - message.ByteSize()
+    addrs = [addr.to_bytes() for addr in info.listen_addrs]
+    kept_addrs, room = _fitting(addrs[:_FIRST_ADDRS], room)
+    kept_protocols, room = _fitting([protocol.encode() for protocol in info.protocols], room)
+    more_addrs, room = _fitting(addrs[_FIRST_ADDRS:], room)
+    kept_addrs += more_addrs
+    message.listenAddrs.extend(kept_addrs)
+    message.protocols.extend(protocol.decode() for protocol in kept_protocols)
+    complete = len(kept_addrs) == len(addrs) and len(kept_protocols) == len(info.protocols)
+    if info.signed_peer_record is not None and complete:
+        record, room = _fitting([info.signed_peer_record], room)
+        for envelope in record:
+            message.signedPeerRecord = envelope
+    encoded: bytes = message.SerializeToString(deterministic=True)
+    return encoded
+
+
+def _fitting(values: Sequence[bytes], room: int) -> tuple[list[bytes], int]:
+    """Those first ``values`` that fit into ``room`` bytes as fields of a message, and the room that is left."""
+    kept = []
+    for value in values:
+        size = 1 + len(varint.encode(len(value))) + len(value)
+        if size > room:
+            break
+        room -= size
+        kept.append(value)
+    return kept, room
+
+
+def _unique(values: Iterable[T], limit: int) -> tuple[T, ...]:
+    found: dict[T, None] = {}
+    for value in values:
+        if len(found) == limit:
+            break
+        found[value] = None
+    return tuple(found)
+
+
+def _addrs(values: Iterable[bytes]) -> Iterator[Multiaddr]:
+    for value in values:
+        try:
+            yield parse(value)
+        except DecodeError:
+            continue
+
+
+def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
+    for value in values:
+        # What is not UTF-8 comes out of protobuf as bytes.
+        if isinstance(value, str) and 0 < len(value) <= _MAX_PROTOCOL_ID:
+            yield value
+
+
+def _printable(value: str | bytes) -> str:
+    """It ends up in logs and on terminals: no control characters, and not a book."""
+    text = value if isinstance(value, str) else value.decode("utf-8", "replace")
+    return "".join([char if char.isprintable() else "?" for char in text[:MAX_TEXT]])

@@ -1,0 +1,35 @@
+"""How often somebody may do something. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from ..._util.bounded import LruMap
+
+
+class RateLimit:
+    """A token bucket for each source.
+
+    Sources are forgotten when there are too many of them, the one quiet for longest first: a bucket that was not used
+    for a while is full anyway.
+
+    Args:
+        rate: tokens that come back each second.
+        burst: tokens of a source that was quiet.
+        sources: most sources remembered.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_rate")
+
+    def __init__(self, *, rate: float, burst: int, sources: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: LruMap[Hashable, tuple[float, float]] = LruMap(sources)
+
+    def take(self, source: Hashable, now: float) -> bool:
+        """Take a token of ``source``; False when there is none."""
+        tokens, since = self._buckets.get(source) or (float(self._burst), now)
+        tokens = min(self._burst, tokens + (now - since) * self._rate)
+        allowed = tokens >= 1
+        self._buckets[source] = (tokens - allowed, now)
+        return allowed

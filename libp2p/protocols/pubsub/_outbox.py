@@ -1,0 +1,159 @@
+"""What waits to be sent to one peer.
+
+Three lanes, emptied in this order: subscriptions, of which only the newest of each topic is kept; control entries; and
+messages. Whoever fills a lane never waits: a full lane refuses, and the caller counts what it drops. Only who publishes
+waits for room, with :meth:`Outbox.wait_for_room`.
+
+The writer takes everything that is there, as one piece for one ``send_all``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import trio
+from trio.lowlevel import ParkingLot
+
+from ...wire.framing import frame
+from ._codec import MessageId, Subscription, encode_control, encode_subscription, pack
+
+MAX_CONTROL_ENTRIES = 256
+"""Control entries that wait for one peer."""
+_RPC_SIZE = 16 * 1024
+"""Bytes of subscriptions and control entries put into one RPC (what rust takes)."""
+_RPC_SUBSCRIPTIONS = 100
+"""Subscriptions put into one RPC (what rust takes)."""
+_BATCH_SIZE = 256 * 1024
+"""Bytes of messages handed to one ``send_all``, unless the first alone is longer."""
+
+
+class Outbox:
+    """The queues towards one peer.
+
+    Args:
+        max_messages: messages that wait; more are refused.
+        max_bytes: bytes of messages, and of control entries, that wait. One message is always taken.
+
+    Attributes:
+        stalled: whether somebody waited for room in vain and nothing was sent since.
+    """
+
+    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._subscriptions: dict[str, bool] = {}
+        self._extensions: list[bytes] = []
+        self._control: deque[bytes] = deque()
+        self._control_bytes = 0
+        self._messages: deque[tuple[MessageId, bytes]] = deque()
+        self._message_bytes = 0
+        self._closed = False
+        self._writer = ParkingLot()
+        self._publishers = ParkingLot()
+        self.stalled = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to send."""
+        return not (self._subscriptions or self._extensions or self._control or self._messages)
+
+    # --- filling
+
+    def announce(self, topics: Iterable[str], *, subscribe: bool) -> None:
+        """Queue subscriptions. They take no room: there are only as many as topics of this host."""
+        for topic in topics:
+            self._subscriptions[topic] = subscribe
+        self._wake_writer()
+
+    def add_control(self, control: bytes, extensions: bytes = b"") -> bool:
+        """Queue control entries and fields of extensions; False when there is no room."""
+        size = len(control) + len(extensions)
+        if len(self._control) >= MAX_CONTROL_ENTRIES or self._control_bytes + size > self._max_bytes:
+            return False
+        if control:
+            self._control.append(control)
+        if extensions:
+            self._extensions.append(extensions)
+        self._control_bytes += size
+        self._wake_writer()
+        return True
+
+    def has_room(self, size: int) -> bool:
+        """Whether a message of ``size`` bytes, framed, would be taken."""
+        count = len(self._messages)
+        return count < self._max_messages and (not count or self._message_bytes + size <= self._max_bytes)
+
+    def add_message(self, message_id: MessageId, framed: bytes) -> bool:
+        """Queue a message, already an RPC behind its length; False when there is no room."""
+        if not self.has_room(len(framed)):
+            return False
+        self._messages.append((message_id, framed))
+        self._message_bytes += len(framed)
+        self._wake_writer()
+        return True
+
+    def remove_messages(self, ids: Iterable[MessageId]) -> int:
+        """Take messages that the peer no longer wants out of the queue; returns how many were there."""
+        unwanted = set(ids)
+        kept = deque([item for item in self._messages if item[0] not in unwanted])
+        removed = len(self._messages) - len(kept)
+        self._messages = kept
+        self._message_bytes = sum([len(framed) for _, framed in kept])
+        if removed:
+            self._publishers.unpark_all()
+        return removed
+
+    async def wait_for_room(self, size: int) -> bool:
+        """Wait until a message of ``size`` bytes would be taken. False when the outbox was closed instead."""
+        while not self._closed and not self.has_room(size):
+            await self._publishers.park()
+        return not self._closed
+
+    # --- emptying
+
+    async def next_batch(self) -> bytes:
+        """Wait for something to send and take as much as one ``send_all`` should get."""
+        while self.is_empty:
+            await self._writer.park()
+        parts = [frame(rpc) for rpc in self._take_news()]
+        size = 0
+        messages = self._messages
+        while messages and (not size or size + len(messages[0][1]) <= _BATCH_SIZE):
+            framed = messages.popleft()[1]
+            size += len(framed)
+            parts.append(framed)
+        self._message_bytes -= size
+        if size:
+            self.stalled = False
+            self._publishers.unpark_all()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _take_news(self) -> Iterable[bytes]:
+        """RPCs of subscriptions, extensions and control entries."""
+        fields = [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
+        fields += self._extensions
+        fields += [encode_control(control) for control in self._control]
+        self._subscriptions.clear()
+        self._extensions.clear()
+        self._control.clear()
+        self._control_bytes = 0
+        return pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS) if fields else ()
+
+    def restart(self, topics: Iterable[str]) -> None:
+        """Forget what was to be sent; a new stream starts with all of ``topics``."""
+        self._subscriptions.clear()
+        self._messages.clear()
+        self._message_bytes = 0
+        self.stalled = False
+        self._publishers.unpark_all()
+        self.announce(topics, subscribe=True)
+
+    def close(self) -> None:
+        """Nothing will be sent any more."""
+        self._closed = True
+        self._publishers.unpark_all()
+
+    def _wake_writer(self) -> None:
+        if self._writer:
+            self._writer.unpark()

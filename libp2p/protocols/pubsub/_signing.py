@@ -1,0 +1,114 @@
+"""Signature policies: what a message must say about its author, and proving it. Pure.
+
+Source: libp2p/specs pubsub, "Message Signing"; bytes that are signed as in go and rust (PS6).
+"""
+
+from __future__ import annotations
+
+import enum
+
+from ..._util.bounded import LruMap
+from ...crypto.keys import PrivateKey, PublicKey, unmarshal_public_key
+from ...errors import DecodeError
+from ...peer_id import PeerId
+from ._codec import Message, encode_message, signed_bytes
+from ._router import Fault
+
+SEQNO_LENGTH = 8
+_KEYS_REMEMBERED = 1024
+"""Authors whose parsed keys are kept: parsing one costs about as much as verifying with it."""
+
+
+class SignaturePolicy(enum.Enum):
+    """Whether messages are signed, and which ones are taken."""
+
+    STRICT_SIGN = "strict sign"
+    """Sign, and take only messages with a valid signature. What everybody uses unless told otherwise."""
+    STRICT_NO_SIGN = "strict no sign"
+    """Do not sign, and take only messages that say nothing about their author. Identical data is one message."""
+    LAX_SIGN = "lax sign"
+    """Sign; take unsigned messages too. Not recommended: whoever leaves out the signature may claim any author."""
+    LAX_NO_SIGN = "lax no sign"
+    """Do not sign; take messages with and without a signature. Not recommended, as above."""
+
+    @property
+    def signs(self) -> bool:
+        """Whether this host signs what it publishes."""
+        return self in (SignaturePolicy.STRICT_SIGN, SignaturePolicy.LAX_SIGN)
+
+
+class Signer:
+    """Makes and checks the signatures of one host's messages.
+
+    Args:
+        policy: what is required of messages, and done to our own.
+        key: the key of this host.
+        seqno: the first sequence number; growing from one start of the host to the next.
+    """
+
+    def __init__(self, policy: SignaturePolicy, key: PrivateKey, *, seqno: int) -> None:
+        self._policy = policy
+        self._key = key
+        self._local = PeerId.from_key(key.public_key)
+        # The id holds short keys; js attaches the key always, everybody accepts both (PS7).
+        self._attached = None if _embedded_key(self._local) else key.public_key.marshal()
+        self._seqno = seqno
+        self._keys: LruMap[PeerId, PublicKey] = LruMap(_KEYS_REMEMBERED)
+
+    def sign(self, topic: str, data: bytes) -> bytes:
+        """Return a new message of this host, encoded, signed if the policy says so."""
+        if not self._policy.signs:
+            return encode_message(topic=topic, data=data)
+        self._seqno += 1
+        author, seqno = bytes(self._local), (self._seqno % (1 << 64)).to_bytes(SEQNO_LENGTH, "big")
+        unsigned = encode_message(topic=topic, data=data, author=author, seqno=seqno)
+        return encode_message(
+            topic=topic,
+            data=data,
+            author=author,
+            seqno=seqno,
+            signature=self._key.sign(signed_bytes(unsigned)),
+            key=self._attached,
+        )
+
+    def check(self, message: Message) -> Fault | None:
+        """Return what is wrong with a message of somebody else, None when nothing is.
+
+        Order: what costs nothing first, the signature last.
+        """
+        if message.author == self._local:
+            return Fault.SELF_ORIGIN
+        if self._policy is SignaturePolicy.STRICT_NO_SIGN:
+            said = (message.author, message.seqno, message.signature, message.key)
+            return None if said == (None, None, None, None) else Fault.UNEXPECTED_SIGNATURE
+        if message.signature is None and self._policy is not SignaturePolicy.STRICT_SIGN:
+            return None
+        if not message.signature:
+            return Fault.MISSING_SIGNATURE
+        if message.author is None:
+            return Fault.MISSING_AUTHOR
+        if message.seqno is None or len(message.seqno) != SEQNO_LENGTH:
+            return Fault.BAD_SEQNO
+        key = self._key_of(message.author, message.key)
+        if key is None:
+            return Fault.BAD_KEY
+        return None if key.verify(signed_bytes(message.raw), message.signature) else Fault.BAD_SIGNATURE
+
+    def _key_of(self, author: PeerId, attached: bytes | None) -> PublicKey | None:
+        """The key of ``author``, which is the one that is attached if any is. None when there is no such key."""
+        key = self._keys.get(author)
+        if key is None:
+            try:
+                key = author.public_key() or unmarshal_public_key(attached or b"")
+            except DecodeError:
+                return None
+            if not author.matches(key):
+                return None
+            self._keys[author] = key
+        if attached is not None and attached != key.marshal():
+            return None
+        return key
+
+
+def _embedded_key(peer: PeerId) -> bool:
+    return peer.public_key() is not None

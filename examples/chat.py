@@ -1,7 +1,7 @@
 """Chat in a room: every line goes to everybody, whoever they are connected to.
 
-    python examples/chat.py                                          opens the room, and prints its address
-    python examples/chat.py --name ada /ip4/127.0.0.1/tcp/4001/p2p/… joins
+python examples/chat.py                                          opens the room, and prints its address
+python examples/chat.py --name ada /ip4/127.0.0.1/tcp/4001/p2p/… joins
 """
 
 import argparse

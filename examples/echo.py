@@ -1,7 +1,7 @@
 """Echo: a protocol of your own in one function.
 
-    python examples/echo.py                                  serves, and prints its address
-    python examples/echo.py /ip4/127.0.0.1/tcp/4001/p2p/…    sends a line to that address
+python examples/echo.py                                  serves, and prints its address
+python examples/echo.py /ip4/127.0.0.1/tcp/4001/p2p/…    sends a line to that address
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Ping any libp2p node, in any language.
 
-    python examples/ping.py /ip4/127.0.0.1/tcp/4001/p2p/…
+python examples/ping.py /ip4/127.0.0.1/tcp/4001/p2p/…
 """
 
 import sys

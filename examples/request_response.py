@@ -1,7 +1,7 @@
 """One question, one answer: a tiny calculator service.
 
-    python examples/request_response.py                                  serves, and prints its address
-    python examples/request_response.py /ip4/127.0.0.1/tcp/4001/p2p/…    asks for 6 * 7
+python examples/request_response.py                                  serves, and prints its address
+python examples/request_response.py /ip4/127.0.0.1/tcp/4001/p2p/…    asks for 6 * 7
 """
 
 import json

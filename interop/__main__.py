@@ -1,6 +1,6 @@
 """``make interop``: build the peers, run the suites, print the table.
 
-    python -m interop [--peers go,js,rust,py] [--no-build] [pytest arguments]
+python -m interop [--peers go,js,rust,py] [--no-build] [pytest arguments]
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def show() -> bool:
     print("\n" + "  ".join(f"{peer}: {versions.get(peer, 'absent')}" for peer in peers))
     print(f"\n{'suite':34} {'cell':20} " + " ".join(f"{peer:>7}" for peer in peers))
     for (suite, cell), found in sorted(table.items()):
-        print(f"{suite:34} {cell:20} " + " ".join(f"{'/'.join(sorted(set(found.get(peer, ['-'])))):>7}" for peer in peers))
+        print(
+            f"{suite:34} {cell:20} " + " ".join(f"{'/'.join(sorted(set(found.get(peer, ['-'])))):>7}" for peer in peers)
+        )
     for reason in sorted({f"{row['peer']} {row['reason']}" for row in rows if row["status"] == "unsupported-by-peer"}):
         print("n/a:", reason)
     for row in rows:

@@ -42,7 +42,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             continue
         for muxer in ("yamux", "mplex"):
             for key_type in ("ed25519", "secp256k1", "ecdsa", "rsa") if all_keys else ("ed25519",):
-                missing = next((what for what in (muxer, key_type) if what not in found["muxers"] + found["key_types"]), None)
+                missing = next(
+                    (what for what in (muxer, key_type) if what not in found["muxers"] + found["key_types"]), None
+                )
                 marks = []
                 if missing is not None:
                     reason = f"unsupported by peer: {missing}: {found['unsupported'].get(missing, 'not offered')}"
@@ -83,4 +85,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash[_rows]
     if rows:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, indent=1))
+        RESULTS.write_text(
+            json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, indent=1)
+        )

@@ -237,5 +237,3 @@ async def test_wrong_peer(cell: Cell) -> None:
                 await ours.host.connect(f"{bare}/p2p/{other}")
             assert "found" in str(caught.value) and peer.peer_id in str(caught.value)
             assert not ours.host.connections()
-
-

@@ -630,7 +630,7 @@ class Host(Network, Protocol):
         ...
 
 
-class Service(ABC):
+class Service(ABC):  # noqa: B024 - every method has a default; the class is what services share
     """A protocol with a life of its own: handlers for inbound streams and, if needed, background work."""
 
     @property

@@ -55,7 +55,7 @@ class ObservedConfig:
 
 @dataclass(slots=True)
 class _Candidate:
-    votes: dict[bytes, float] = field(default_factory=dict)
+    votes: dict[bytes, float] = field(default_factory=dict[bytes, float])
     """Neighbourhood to when it last said so, the oldest first."""
     counts: bool = False
 
@@ -91,8 +91,12 @@ class ObservedAddresses:
         listening = tuple(listening)
         self._listens = {listen: found for listen, found in self._listens.items() if listen in listening}
         listen = next((bound for bound in listening if _belongs(local, bound)), None)
-        group = _witness(addr, observer)
-        if listen is not None and group is not None and (shaped := _in_shape_of(listen, addr)) is not None:
+        try:
+            group = _witness(addr, observer)
+            shaped = None if listen is None else _in_shape_of(listen, addr)
+        except DecodeError:
+            return False
+        if listen is not None and shaped is not None and group is not None:
             self._vote(listen, shaped, group, now)
         return self.confirmed(now) != before
 
@@ -199,10 +203,7 @@ def _in_shape_of(listen: Multiaddr, observed: Multiaddr) -> Multiaddr | None:
 
     A peer that looks at the socket sees ``/ip4/…/tcp/…`` of what is a WebSocket listener; the rest is put back.
     """
-    try:
-        seen, ours = parts(split_peer(observed)[0]), parts(listen)
-    except DecodeError:
-        return None
+    seen, ours = parts(split_peer(observed)[0]), parts(listen)
     shape = tuple(part.name for part in ours[1:])
     seen_shape = tuple(part.name for part in seen[1:])
     if len(seen) < 2 or seen[0].name not in _IPS or shape[: len(seen_shape)] != seen_shape:

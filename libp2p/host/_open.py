@@ -21,6 +21,7 @@ from ..swarm import Gater, Handler, Swarm
 from ._config import HostConfig
 from ._host import RunningHost
 
+
 @asynccontextmanager
 async def open_host(
     *,

@@ -1,7 +1,7 @@
 """The two sides of a negotiation, without I/O.
 
 A message is ``uvarint length ‖ text ‖ "\\n"``; the length counts the newline. Both sides send the header
-``/multistream/1.0.0`` once. The dialer proposes an id; the listener echoes it, or answers ``na`` and waits for the next.
+``/multistream/1.0.0`` once. The dialer proposes an id; the listener echoes it, or answers ``na`` and waits for another.
 
 | dialer state | input | next |
 | --- | --- | --- |

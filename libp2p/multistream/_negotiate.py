@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trio.abc import Stream as ByteStream
 
-from ..errors import NegotiationError, RemoteProtocolError
+from ..errors import NegotiationError, RemoteProtocolError, StreamReset
 from ._machine import Agreed, Dialer, Listener
 
 _READ_SIZE = 4096
@@ -52,3 +52,6 @@ async def _drive(stream: ByteStream, machine: Dialer | Listener, offered: Sequen
                 raise NegotiationError(str(exc), offered=exc.offered, stage=stage) from exc
     except RemoteProtocolError as exc:
         raise NegotiationError(str(exc), offered=offered, stage=stage) from exc
+    except StreamReset as exc:
+        # go resets with 0x1001 where others answer `na`; js resets what is above its limits.
+        raise NegotiationError("the peer reset the stream while negotiating", offered=offered, stage=stage) from exc

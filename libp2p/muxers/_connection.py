@@ -9,7 +9,7 @@ what others queued meanwhile. So a lone request leaves immediately and a hundred
 ``await`` lies between taking bytes from the machine and handing them to the kernel (or to the secure stream's own
 tail), so a cancelled task never leaves half a record on the wire.
 
-*Congestion.* When the kernel takes no more, the secure stream keeps the tail, the writer task is woken to finish it, and
+*Congestion.* When the kernel takes no more, the secure stream keeps the tail, the writer task wakes to finish it, and
 senders queue up in order of arrival until it has. Each wakes the next when it has had its turn.
 
 *The reader never waits for a writer*: replies are queued in the machine, which bounds them.

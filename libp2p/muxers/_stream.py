@@ -373,5 +373,3 @@ class MachineStream(MuxedStream):
             if task is not None:
                 reschedule(task)
         self._read_task = self._write_task = None
-
-

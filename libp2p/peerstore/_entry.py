@@ -81,10 +81,10 @@ class Entry:
     """All that is known about one peer."""
 
     touched: float
-    addrs: dict[bytes, Held] = field(default_factory=dict)
+    addrs: dict[bytes, Held] = field(default_factory=dict[bytes, Held])
     key: PublicKey | None = None
     protocols: frozenset[ProtocolId] = frozenset()
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
     record: Record | None = None
     connected: bool = False
     known: bool = False

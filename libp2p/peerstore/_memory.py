@@ -283,7 +283,8 @@ class MemoryPeerstore(Peerstore):
                 if entry.record is not None and entry.record.expires <= now:
                     uncertify(entry)
                     entry.record = None
-        if not entry.addrs and entry.record is None and now - entry.touched > self.config.facts_ttl:
+        idle = now - entry.touched > self.config.facts_ttl
+        if idle and not entry.addrs and entry.record is None and peer in self._entries:
             self._remove(peer)
 
     # --- accounts -----------------------------------------------------------------------------------------------------

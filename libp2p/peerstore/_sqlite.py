@@ -343,12 +343,16 @@ class SqlitePeerstore(MemoryPeerstore):
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
                 raise StoreCorrupt(self._path, str(exc)) from exc
             raise StoreUnwritable(self._path, str(exc)) from exc
+        except UnicodeDecodeError as exc:  # a message of SQLite that quotes a damaged file
+            raise StoreCorrupt(self._path, "the schema is damaged") from exc
 
 
 def _connect(path: str) -> sqlite3.Connection:
     # No timeout: who holds the lock holds it for its life. No implicit transactions. The thread that writes is never
     # the one that opened, but there is only ever one at a time.
-    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    db.text_factory = bytes  # JSON is decoded with the row it is in; text that is no UTF-8 must cost only that row
+    return db
 
 
 def _prepare(db: sqlite3.Connection, path: str) -> None:
@@ -371,3 +375,7 @@ def _prepare(db: sqlite3.Connection, path: str) -> None:
     elif version != SCHEMA_VERSION:
         raise StoreVersionMismatch(path, version, SCHEMA_VERSION)
     db.execute("COMMIT")
+    # Costs a tenth of the reading that follows, and finds pages that are missing, which SQLite takes for zeros.
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != b"ok":
+        raise StoreCorrupt(path, found.decode("utf-8", "replace"))

@@ -155,9 +155,7 @@ class SwarmConnection(Connection):
                     ended()
                     # Handlers see their streams end; those that wait for something else get a moment, then the axe.
                     grace = 0.0 if self._closing else self._config.close_grace
-                    nursery.cancel_scope.deadline = min(
-                        nursery.cancel_scope.deadline, trio.current_time() + grace
-                    )
+                    nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + grace)
 
     async def aclose(self) -> None:
         """Close it, telling the peer. Handlers are cancelled."""

@@ -1,8 +1,8 @@
 """Which address of a peer to try next, and when to leave an address alone. Pure.
 
-Theory of operation. A :class:`DialPlan` turns addresses with delays, as ``rank`` gives them, into times at which each is
-*due*. A failure makes the next address due at once and moves all others forward by as much: the delays are there to
-spare the network while an attempt may yet succeed, never to make anybody wait for an attempt that has already failed.
+Theory of operation. A :class:`DialPlan` turns addresses with delays, as ``rank`` gives them, into times at which each
+is *due*. A failure makes the next address due at once and moves all others forward by as much: the delays are there to
+spare the network while an attempt may yet succeed, never to make anybody wait for one that has already failed.
 
     waiting --next()--> running --failed()--> tried
                            \\----succeeded()--> the plan is done, nothing else starts

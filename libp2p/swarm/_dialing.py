@@ -14,7 +14,15 @@ from multiaddr import Multiaddr
 
 from ..abc import Direction, Resolver, Transport
 from ..addressing import names, split_peer
-from ..errors import ConnectionDenied, DialError, DialTimeout, Libp2pError, NoAddresses, UpgradeError
+from ..errors import (
+    ConnectionDenied,
+    DialError,
+    DialTimeout,
+    Libp2pError,
+    NoAddresses,
+    TransportError,
+    UpgradeError,
+)
 from ..peer_id import PeerId
 from ._config import SwarmConfig
 from ._connection import SwarmConnection
@@ -105,6 +113,8 @@ class Dialing:
             finally:
                 dial.waiters -= 1
                 if not dial.waiters:
+                    # Out of the table at once: who comes now must not join a dial that is ending.
+                    self._drop(dial)
                     dial.scope.cancel()
         if dial.connection is not None:
             return dial.connection
@@ -114,7 +124,8 @@ class Dialing:
         try:
             with dial.scope:
                 known = self._known_addrs(dial.peer) if dial.peer is not None else ()
-                addrs = await self._candidates(dial, [*self._take_new(dial), *known])
+                given = await self._candidates(dial, self._take_new(dial), insist=True)
+                addrs = [*given, *await self._candidates(dial, known, insist=False)]
                 plan = DialPlan(
                     rank(addrs, self._config.rank),
                     now=trio.current_time(),
@@ -125,15 +136,18 @@ class Dialing:
                     await self._follow(plan, dial, nursery)
                     nursery.cancel_scope.cancel()
         finally:
-            if dial.peer is not None and self._dials.get(dial.peer) is dial:
-                del self._dials[dial.peer]
+            self._drop(dial)
             dial.done.set()
+
+    def _drop(self, dial: _Dial) -> None:
+        if dial.peer is not None and self._dials.get(dial.peer) is dial:
+            del self._dials[dial.peer]
 
     async def _follow(self, plan: DialPlan, dial: _Dial, nursery: trio.Nursery) -> None:
         """Start attempts when the plan says so, until one worked or all failed."""
         while True:
             if dial.new_addrs:
-                addrs = await self._candidates(dial, self._take_new(dial))
+                addrs = await self._candidates(dial, self._take_new(dial), insist=True)
                 plan.add(rank(addrs, self._config.rank), trio.current_time())
             for addr in plan.next(trio.current_time()):
                 nursery.start_soon(self._attempt, plan, dial, addr)
@@ -149,19 +163,28 @@ class Dialing:
         addrs, dial.new_addrs = dial.new_addrs, []
         return addrs
 
-    async def _candidates(self, dial: _Dial, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
-        """Resolve names, and drop what cannot or must not be dialled; the reasons go to ``dial.attempts``."""
+    async def _candidates(self, dial: _Dial, addrs: Iterable[Multiaddr], *, insist: bool) -> list[Multiaddr]:
+        """Resolve names, and drop what cannot or must not be dialled; the reasons go to ``dial.attempts``.
+
+        Args:
+            insist: the caller named these addresses: they are tried even if they failed a moment ago.
+        """
         candidates: dict[Multiaddr, None] = {}
         for addr in dict.fromkeys(addrs):
             try:
-                for found in await self._resolve(addr):
-                    bare, peer = split_peer(found)
-                    if peer is not None and dial.peer is not None and peer != dial.peer:
-                        continue
-                    if self._allowed(dial.peer, bare):
-                        candidates[bare] = None
+                resolved = await self._resolve(addr)
             except Libp2pError as exc:
                 dial.attempts.append((addr, exc))
+                continue
+            for found in resolved:
+                bare, peer = split_peer(found)
+                if (peer is not None and peer != dial.peer and dial.peer is not None) or self._transport(bare) is None:
+                    continue
+                refusal = self._refusal(dial.peer, bare, insist)
+                if refusal is None:
+                    candidates[bare] = None
+                else:
+                    dial.attempts.append((bare, refusal))
         return list(candidates)
 
     async def _resolve(self, addr: Multiaddr) -> Sequence[Multiaddr]:
@@ -169,12 +192,13 @@ class Dialing:
             return await self._resolver.resolve(addr)
         return (addr,)
 
-    def _allowed(self, peer: PeerId | None, addr: Multiaddr) -> bool:
-        if self._transport(addr) is None:
-            return False
+    def _refusal(self, peer: PeerId | None, addr: Multiaddr, insist: bool) -> Libp2pError | None:
         if not self._gater.dial_addr(peer, addr):
-            raise ConnectionDenied(addr)
-        return self.backoff.blocked_until(addr, trio.current_time(), peer=peer) is None or peer is None
+            return ConnectionDenied(addr)
+        now = trio.current_time()
+        if not insist and (until := self.backoff.blocked_until(addr, now, peer=peer)) is not None:
+            return TransportError(addr, f"failed a moment ago; left alone for {until - now:.0f} s more")
+        return None
 
     def _transport(self, addr: Multiaddr) -> Transport | None:
         return next((transport for transport in self._transports if transport.can_dial(addr)), None)
@@ -183,7 +207,7 @@ class Dialing:
         progress = Progress()
         try:
             async with self._slots:
-                with self._scopes.reserve_dial(dial.peer):
+                with self._scopes.reserve_dial(dial.peer or dial):
                     upgraded = await self._dial_and_upgrade(dial.peer, addr, progress)
             connection = self._admit(upgraded, Direction.OUTBOUND)
         except trio.TooSlowError:

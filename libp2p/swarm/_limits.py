@@ -415,7 +415,9 @@ class Scopes:
             key: Hashable = address
         else:
             key = (56, int(address) >> 72)
-        buckets = [("connection_rate_per_ip", key, config.connection_rate_per_ip, config.connection_burst_per_ip)]
+        buckets: list[tuple[str, Hashable, float, int]] = [
+            ("connection_rate_per_ip", key, config.connection_rate_per_ip, config.connection_burst_per_ip)
+        ]
         if isinstance(address, IPv6Address):
             rate, burst = config.connection_rate_per_ip6_48, config.connection_burst_per_ip6_48
             buckets.append(("connection_rate_per_ip6_48", (48, int(address) >> 80), rate, burst))

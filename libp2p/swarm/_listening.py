@@ -114,9 +114,7 @@ class Listening:
         progress = Progress(token)
         try:
             with scope:
-                upgraded = await self._upgrader.upgrade(
-                    raw, direction=Direction.INBOUND, peer=None, progress=progress
-                )
+                upgraded = await self._upgrader.upgrade(raw, direction=Direction.INBOUND, peer=None, progress=progress)
                 self._admit(upgraded, Direction.INBOUND, token)
             if scope.cancelled_caught:
                 _log.debug("%s: ended at %s, too slow", raw.remote_addr, progress.stage)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import pytest
 import trio
 import trio.testing
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -284,5 +285,7 @@ class ExpiringModel(RuleBasedStateMachine):
         assert self.real.next_timeout() == min((end for end, _ in self.model.values()), default=None)
 
 
+LruModel.TestCase.settings = settings(max_examples=50)
+ExpiringModel.TestCase.settings = settings(max_examples=50)
 TestLruModel = LruModel.TestCase
 TestExpiringModel = ExpiringModel.TestCase

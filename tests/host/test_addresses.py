@@ -173,6 +173,12 @@ def test_votes_that_count_for_nothing(addr: str, observer: str) -> None:
     assert world.confirmed() == []
 
 
+def test_an_address_that_is_none_counts_for_nothing() -> None:
+    world = World(config=ObservedConfig(groups=1))
+    assert not world.say("20.1.1.1", Multiaddr(b"\xff\xff\x01"))
+    assert not world.say("20.1.1.1", parse(f"/p2p/{PEER}"))
+
+
 def test_on_a_private_network_every_host_is_a_witness() -> None:
     world = World()
     ours = parse("/ip4/10.0.0.1/tcp/4001")
@@ -213,8 +219,8 @@ def test_votes_for_closed_listeners_are_dropped_and_listeners_bounded() -> None:
 
 @pytest.mark.parametrize("wrong", [{"groups": 0}, {"expiry": 0}, {"witnesses": 2}, {"candidates": 3}])
 def test_config_is_checked(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must|small"):
-        ObservedConfig(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"must|small"):
+        ObservedConfig(**wrong)
 
 
 # --- expand -----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,11 @@ def test_addresses_of_this_machine_can_be_bound() -> None:
                 probe.bind((text, 0))
 
 
+def test_a_broken_list_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_interfaces, "_MAX_ADDRESSES", 1)
+    assert len(interface_addresses()) <= 1
+
+
 @pytest.mark.parametrize("missing", ["library", "function"])
 def test_falls_back_to_asking_the_routing_table(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     def no_library(*args: object, **kwargs: object) -> object:

@@ -147,7 +147,7 @@ async def test_run_removes_what_has_ended() -> None:
         store.add_envelope(envelope(1, 3, addr(9)), ttl=100)
         store.set_connected(peer(7), True)
         await trio.sleep(200)
-        assert set(store.peers()) == {peer(1), peer(5), peer(7)} | set(), "facts are kept for an hour"
+        assert set(store.peers()) == {peer(1), peer(5), peer(7)}, "facts are kept for an hour"
         assert store.addrs(peer(1)) == [addr(2)]
         store.set_connected(peer(7), False)
         await trio.sleep(2 * 3600)
@@ -173,7 +173,7 @@ async def test_record_ends_without_the_addresses_that_others_told() -> None:
 
 async def test_sweep_gives_way_to_others() -> None:
     store = MemoryPeerstore()
-    for number in range(2000):
+    for number in range(4000):
         store.add_addrs(peer(number), [addr(number)], ttl=100)
     turns = 0
 
@@ -262,5 +262,5 @@ class Accounts(RuleBasedStateMachine):
             assert entry.record is not None or not any(held.certified for held in entry.addrs.values())
 
 
-Accounts.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+Accounts.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestAccounts = Accounts.TestCase

@@ -66,7 +66,11 @@ def ranked(addrs: Sequence[str], config: RankConfig | None = None) -> list[tuple
         pytest.param([CIRCUIT, WEBRTC], [(CIRCUIT, 0), (WEBRTC, 1.0)], id="unknown one second after all"),
         pytest.param([WEBRTC, TCP4, QUIC4], [(QUIC4, 0), (TCP4, 0.25), (WEBRTC, 1.25)], id="unknown last"),
         pytest.param([TCP4, TCP4], [(TCP4, 0)], id="duplicates are dropped"),
-        pytest.param([TRANSPORT, QUIC4, TCP4], [(QUIC4, 0), (TRANSPORT, 0.25), (TCP4, 0.5)], id="WebTransport after QUIC"),
+        pytest.param(
+            [TRANSPORT, QUIC4, TCP4],
+            [(QUIC4, 0), (TRANSPORT, 0.25), (TCP4, 0.5)],
+            id="WebTransport after QUIC",
+        ),
         pytest.param(
             ["/dns4/example.com/tcp/1", "/dns6/example.com/tcp/1"],
             [("/dns6/example.com/tcp/1", 0), ("/dns4/example.com/tcp/1", 0.25)],
@@ -75,7 +79,7 @@ def ranked(addrs: Sequence[str], config: RankConfig | None = None) -> list[tuple
         pytest.param(["/p2p-circuit", TCP4], [(TCP4, 0), ("/p2p-circuit", 0.5)], id="any relay"),
         pytest.param(["/memory/1", "/memory/2"], [("/memory/1", 0), ("/memory/2", 0.05)], id="memory"),
     ],
-)  # fmt: skip
+)
 def test_ranking(given_addrs: list[str], expected: list[tuple[str, float]]) -> None:
     assert ranked(given_addrs) == expected
 

@@ -72,6 +72,10 @@ def test_networks_of_all_sizes_can_be_blocked_and_unblocked() -> None:
     assert not block_list.blocks_addr(parse("/ip4/8.8.1.1/tcp/1"))
     assert block_list.blocks_addr(parse("/ip6/2600::1/tcp/1"))
     block_list.unblock_network("7.0.0.0/8")
+    block_list.block_network("5.0.0.0/16")
+    block_list.block_network("6.0.0.0/16")
+    block_list.unblock_network("5.0.0.0/16")
+    assert block_list.blocks_addr(parse("/ip4/6.0.1.1/tcp/1"))
     with pytest.raises(ValueError, match="nonsense"):
         block_list.block_network("nonsense")
 

@@ -102,9 +102,7 @@ def test_ties_are_decided_by_order_and_the_peer_is_not_compared() -> None:
     st.integers(0, 10),
     st.integers(0, 10),
 )
-def test_never_too_many_never_the_wrong_ones(
-    drawn: list[tuple[float, int, bool, int]], low: int, more: int
-) -> None:
+def test_never_too_many_never_the_wrong_ones(drawn: list[tuple[float, int, bool, int]], low: int, more: int) -> None:
     tags = Tags()
     conns = []
     for number, (age, value, protected, streams) in enumerate(drawn):
@@ -178,4 +176,4 @@ def test_tags_are_bounded() -> None:
 @pytest.mark.parametrize("wrong", [{"low": 5, "high": 4}, {"low": -1}, {"grace": -1}, {"silence": -1}])
 def test_config_is_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must"):
-        TrimConfig(**wrong)  # type: ignore[arg-type]
+        TrimConfig(**wrong)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -24,7 +24,9 @@ P2 = "QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa"
 class Zone:
     """A pretend DNS that remembers what it was asked."""
 
-    def __init__(self, ips: dict[str, Sequence[str]] | None = None, txt: dict[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, ips: Mapping[str, Sequence[str]] | None = None, txt: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.ips = ips or {}
         self.txt = txt or {}
         self.asked: list[str] = []
@@ -150,7 +152,9 @@ async def test_dnsaddr_may_lead_to_names_and_further_dnsaddr() -> None:
 
 
 async def test_dnsaddr_of_a_relay_keeps_the_way_behind_it() -> None:
-    zone = Zone(txt={"_dnsaddr.relay": [f"dnsaddr=/ip4/1.2.3.4/tcp/1/p2p/{P1}", f"dnsaddr=/ip4/5.5.5.5/tcp/1/p2p/{P2}"]})
+    zone = Zone(
+        txt={"_dnsaddr.relay": [f"dnsaddr=/ip4/1.2.3.4/tcp/1/p2p/{P1}", f"dnsaddr=/ip4/5.5.5.5/tcp/1/p2p/{P2}"]}
+    )
     assert await zone.resolve(f"/dnsaddr/relay/p2p/{P1}/p2p-circuit/p2p/{P2}") == [
         f"/ip4/1.2.3.4/tcp/1/p2p/{P1}/p2p-circuit/p2p/{P2}"
     ]
@@ -200,8 +204,9 @@ async def test_fan_out_is_bounded() -> None:
     wide = Zone(txt={"_dnsaddr.a": [f"dnsaddr=/ip4/1.2.3.4/tcp/{port}" for port in range(1, 1001)]})
     assert len(await wide.resolve("/dnsaddr/a")) == 16
     addresses = [f"1.2.{number // 250}.{number % 250}" for number in range(1000)]
-    many = Zone(ips={"a": addresses})
+    many = Zone(ips={"a": [*addresses, *(f"2600::{number:x}" for number in range(1000))]})
     assert len(await many.resolve("/dns4/a/tcp/1")) == 100
+    assert len(await many.resolve("/dns/a/tcp/1")) == 100
     tree = Zone(
         txt={
             "_dnsaddr.a": [f"dnsaddr=/dnsaddr/a{number}" for number in range(16)],
@@ -283,7 +288,7 @@ async def test_cancelled_resolution_is_cancelled() -> None:
 @pytest.mark.parametrize("wrong", [{"timeout": 0}, {"max_depth": 0}, {"max_results": 0}, {"max_lookups": 0}])
 def test_config_is_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="positive"):
-        DnsConfig(**wrong)  # type: ignore[arg-type]
+        DnsConfig(**wrong)
 
 
 # --- the default look-ups ---------------------------------------------------------------------------------------------
@@ -299,6 +304,7 @@ class _DnsException(Exception):
     pass
 
 
+@pytest.mark.real_clock("modules are loaded in a thread")
 async def test_dnspython_gives_the_texts_and_its_errors_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str, float]] = []
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the py-libp2p peer into OUT_DIR/py and OUT_DIR/py-venv and writes its launcher OUT_DIR/py-peer.
 # Usage: build.sh OUT_DIR
-# The requirements are pinned for CPython 3.11; PYTHON names the interpreter to use (default: python3).
+# The requirements are pinned for CPython 3.11 (fastecdsa has no wheel: it needs a C compiler and the headers of GMP);
+# PYTHON names the interpreter to use (default: python3).
 set -eu
 
 python=${PYTHON:-python3}

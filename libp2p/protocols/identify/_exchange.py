@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from ...abc import Host, ProtocolId, Stream, Target
-from ...errors import DecodeError, RemoteProtocolError, ServiceError
+from ...errors import DecodeError, NegotiationError, RemoteProtocolError, ServiceError, StreamReset
+from ...events import PeerIdentified
 from ...wire.framing import FrameBuffer, frame
 from ._codec import MAX_PARTS, MAX_RECEIVED, IdentifyInfo, decode
 
@@ -49,9 +50,19 @@ async def identify(host: Host, target: Target, *, timeout: float = TIMEOUT) -> I
         StreamReset, ConnectionClosed: the stream ended before the answer was complete.
     """
     try:
-        with trio.fail_after(timeout):
-            stream = await host.open_stream(target, IDENTIFY)
-            return await request(stream)
+        with trio.fail_after(timeout), host.subscribe(PeerIdentified) as identified:
+            peer = (await host.connect(target)).peer
+            try:
+                return await request(await host.open_stream(peer, IDENTIFY))
+            except (StreamReset, NegotiationError) as exc:
+                reset = exc if isinstance(exc, StreamReset) else exc.__cause__
+                if not isinstance(reset, StreamReset) or not reset.remote:
+                    raise
+            # A js peer answers one identify at a time, and the host's service may just be asking, too: after it, then.
+            async for event in identified:
+                if event.peer == peer:
+                    break
+            return await request(await host.open_stream(peer, IDENTIFY))
     except trio.TooSlowError as exc:
         raise IdentifyFailed(target, f"no answer within {timeout:g} s") from exc
 

@@ -202,8 +202,14 @@ def encode_subscription(subscription: Subscription) -> bytes:
 
 
 def encode_publish(raw: bytes) -> bytes:
-    """Return an encoded message as a field of an RPC, which is an RPC by itself."""
+    """Return an encoded message as a field of an RPC."""
     return proto.write_bytes(_PUBLISH, raw)
+
+
+def frame_publish(raw: bytes) -> bytes:
+    """Return an RPC with nothing but an encoded message, behind its length: what is sent to everybody alike."""
+    head = bytes((_PUBLISH << 3 | proto.BYTES,)) + varint.encode(len(raw))
+    return b"".join((varint.encode(len(head) + len(raw)), head, raw))
 
 
 def encode_control(control: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """What waits to be sent to one peer.
 
-Three lanes, emptied in this order: subscriptions, of which only the newest of each topic is kept; control entries; and
+Three lanes: subscriptions, of which only the newest of each topic is kept; control entries; and, after these two,
 messages. Whoever fills a lane never waits: a full lane refuses, and the caller counts what it drops. Only who publishes
 waits for room, with :meth:`Outbox.wait_for_room`.
 
@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-import trio
 from trio.lowlevel import ParkingLot
 
 from ...wire.framing import frame
-from ._codec import MessageId, Subscription, encode_control, encode_subscription, pack
+from ._codec import Subscription, encode_control, encode_subscription, pack
 
 MAX_CONTROL_ENTRIES = 256
 """Control entries that wait for one peer."""
@@ -46,7 +45,7 @@ class Outbox:
         self._extensions: list[bytes] = []
         self._control: deque[bytes] = deque()
         self._control_bytes = 0
-        self._messages: deque[tuple[MessageId, bytes]] = deque()
+        self._messages: deque[bytes] = deque()
         self._message_bytes = 0
         self._closed = False
         self._writer = ParkingLot()
@@ -84,25 +83,14 @@ class Outbox:
         count = len(self._messages)
         return count < self._max_messages and (not count or self._message_bytes + size <= self._max_bytes)
 
-    def add_message(self, message_id: MessageId, framed: bytes) -> bool:
+    def add_message(self, framed: bytes) -> bool:
         """Queue a message, already an RPC behind its length; False when there is no room."""
         if not self.has_room(len(framed)):
             return False
-        self._messages.append((message_id, framed))
+        self._messages.append(framed)
         self._message_bytes += len(framed)
         self._wake_writer()
         return True
-
-    def remove_messages(self, ids: Iterable[MessageId]) -> int:
-        """Take messages that the peer no longer wants out of the queue; returns how many were there."""
-        unwanted = set(ids)
-        kept = deque([item for item in self._messages if item[0] not in unwanted])
-        removed = len(self._messages) - len(kept)
-        self._messages = kept
-        self._message_bytes = sum([len(framed) for _, framed in kept])
-        if removed:
-            self._publishers.unpark_all()
-        return removed
 
     async def wait_for_room(self, size: int) -> bool:
         """Wait until a message of ``size`` bytes would be taken. False when the outbox was closed instead."""
@@ -119,8 +107,8 @@ class Outbox:
         parts = [frame(rpc) for rpc in self._take_news()]
         size = 0
         messages = self._messages
-        while messages and (not size or size + len(messages[0][1]) <= _BATCH_SIZE):
-            framed = messages.popleft()[1]
+        while messages and (not size or size + len(messages[0]) <= _BATCH_SIZE):
+            framed = messages.popleft()
             size += len(framed)
             parts.append(framed)
         self._message_bytes -= size
@@ -130,10 +118,10 @@ class Outbox:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _take_news(self) -> Iterable[bytes]:
-        """RPCs of subscriptions, extensions and control entries."""
-        fields = [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
-        fields += self._extensions
+        """RPCs of extensions, control entries and subscriptions. What a stream has to begin with comes first."""
+        fields = list(self._extensions)
         fields += [encode_control(control) for control in self._control]
+        fields += [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
         self._subscriptions.clear()
         self._extensions.clear()
         self._control.clear()
@@ -141,12 +129,14 @@ class Outbox:
         return pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS) if fields else ()
 
     def restart(self, topics: Iterable[str]) -> None:
-        """Forget what was to be sent; a new stream starts with all of ``topics``."""
+        """A new stream begins: with all of ``topics``, and without what was meant for the last one.
+
+        Messages stay. They are for the peer, not for the stream.
+        """
         self._subscriptions.clear()
-        self._messages.clear()
-        self._message_bytes = 0
-        self.stalled = False
-        self._publishers.unpark_all()
+        self._extensions.clear()
+        self._control.clear()
+        self._control_bytes = 0
         self.announce(topics, subscribe=True)
 
     def close(self) -> None:

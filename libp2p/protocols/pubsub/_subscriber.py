@@ -1,8 +1,9 @@
-"""The receiving end of a subscription."""
+"""Who on this host wants which messages."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 import trio
 from trio.abc import ReceiveChannel
@@ -107,3 +108,47 @@ class Messages(ReceiveChannel[Message]):
         self._queue.clear()
         self._bytes = 0
         self._lot.unpark_all()
+
+
+class Subscribers:
+    """All subscriptions of this host, by topic."""
+
+    def __init__(self) -> None:
+        self._by_topic: dict[str, list[Messages]] = {}
+
+    def __contains__(self, topic: object) -> bool:
+        return topic in self._by_topic
+
+    def __iter__(self) -> Iterator[str]:
+        """The topics that somebody is subscribed to."""
+        return iter(self._by_topic)
+
+    def add(self, messages: Messages) -> bool:
+        """Take in a subscription; whether it is the first one of its topic."""
+        held = self._by_topic.setdefault(messages.topic, [])
+        held.append(messages)
+        return len(held) == 1
+
+    def remove(self, messages: Messages) -> bool:
+        """Close a subscription; whether it was the last one of its topic."""
+        messages.close()
+        held = self._by_topic[messages.topic]
+        held.remove(messages)
+        if not held:
+            del self._by_topic[messages.topic]
+        return not held
+
+    def deliver(self, message: Message, *, own: bool) -> tuple[int, int]:
+        """Give ``message`` to those who want it; to how many, and how many older ones had to go."""
+        delivered = dropped = 0
+        for messages in self._by_topic.get(message.topic, ()):
+            if messages.own or not own:
+                delivered += 1
+                dropped += messages.put(message)
+        return delivered, dropped
+
+    def end(self) -> None:
+        """Nothing more will come, to nobody."""
+        for held in self._by_topic.values():
+            for messages in held:
+                messages.end()

@@ -8,8 +8,8 @@ at a time, each within a time that includes waiting for its turn; when the time 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 import trio
@@ -59,23 +59,63 @@ class Check:
 
     def ask(self, host: Host, message: Message) -> Verdict:
         """The verdict of a synchronous validator; IGNORE when it fails."""
+        verdict = Verdict.IGNORE
         with host.contain("validator for a message from", message.received_from):
-            return _checked(self.validator(message))
-        return Verdict.IGNORE
+            verdict = _checked(self.validator(message))
+        return verdict
 
     async def ask_async(self, host: Host, message: Message) -> Verdict | None:
         """The verdict of an asynchronous validator; IGNORE when it fails, None when its time is up."""
-        with trio.move_on_after(self.timeout), host.contain("validator for a message from", message.received_from):
-            async with self._slots:
-                return _checked(await cast("Awaitable[Verdict]", self.validator(message)))
-            return Verdict.IGNORE  # it failed, and the containment has it
-        return None
+        verdict = Verdict.IGNORE
+        with trio.move_on_after(self.timeout) as scope:
+            with host.contain("validator for a message from", message.received_from):
+                async with self._slots:
+                    verdict = _checked(await cast("Awaitable[Verdict]", self.validator(message)))
+        return None if scope.cancelled_caught else verdict
 
 
 def _checked(verdict: object) -> Verdict:
     if not isinstance(verdict, Verdict):
         raise TypeError(f"a validator must return a Verdict, not {verdict!r}")
     return verdict
+
+
+class Application:
+    """What the user of pubsub has to say about messages: validators and message ids, by topic.
+
+    Args:
+        validators: asked about all topics, before the topic's own.
+        message_id: for topics without a function of their own; None for the default ids.
+    """
+
+    def __init__(self, validators: Sequence[Validator], message_id: MessageIdFunction | None) -> None:
+        self._common = tuple([Check(validator) for validator in validators])
+        self._by_topic: dict[str, Check] = {}
+        self._message_id = message_id
+        self._message_ids: dict[str, MessageIdFunction] = {}
+
+    def set_check(self, topic: str, check: Check) -> None:
+        """Ask ``check`` about messages of ``topic``."""
+        self._by_topic[topic] = check
+
+    def set_message_id(self, topic: str, function: MessageIdFunction) -> None:
+        """Tell messages of ``topic`` apart by ``function``."""
+        self._message_ids[topic] = function
+
+    def checks(self, topic: str) -> Sequence[Check]:
+        """Whom to ask about messages of ``topic``, in order."""
+        check = self._by_topic.get(topic)
+        return self._common if check is None else (*self._common, check)
+
+    def identify(self, host: Host, message: Message) -> Message | None:
+        """``message`` with its id; None when the function for it fails."""
+        function = self._message_ids.get(message.topic, self._message_id)
+        if function is None:
+            return message
+        identified: Message | None = None
+        with host.contain("message id function for a message from", message.received_from):
+            identified = replace(message, id=bytes(function(message)))
+        return identified
 
 
 class MonotonicSeqno:

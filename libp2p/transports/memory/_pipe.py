@@ -107,17 +107,21 @@ class Pipe:
     # --- sending
 
     def send_nowait(self, data: Buffer) -> int:
-        """Take the front of ``data``; returns how many bytes. Raises WouldBlock, or BrokenResourceError."""
+        """Take the front of ``data``; returns how many bytes. Raises WouldBlock, or BrokenResourceError.
+
+        Whoever sends behind an end that was forced on the pipe sends into nothing.
+        """
         self._check_sender()
-        room = self.link.buffer - self.held
-        if room <= 0:
+        ended = self._eof is not None
+        room = len(data) if ended else self.link.buffer - self.held
+        if room <= 0 and data:
             raise trio.WouldBlock
         taken = min(len(data), room)
         piece = self._watch(bytes(data) if taken == len(data) else bytes(memoryview(data)[:taken]))
         # The watcher may have ended this very connection.
         self._check_sender()
         self.sent += taken
-        if piece:
+        if piece and not ended:
             self._put(piece)
         return taken
 

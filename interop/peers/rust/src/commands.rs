@@ -145,7 +145,17 @@ impl Commands {
 
     /// The package pings by its own clock only, so this is a ping client of ours against the other side's server.
     async fn ping(&self, args: &Arguments) -> Result<Value, String> {
-        let stream = self.node.open(args.peer()?, ping::PROTOCOL_NAME).await?;
+        let peer = args.peer()?;
+        // The package pings every new connection, and as the answering side keeps only the newest ping stream. So let
+        // its own one come first, but do not insist.
+        for _ in 0..40 {
+            let pinged = self.node.with(move |node| node.pinged.contains(&peer));
+            if pinged.await? {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let stream = self.node.open(peer, ping::PROTOCOL_NAME).await?;
         let rtts = clients::ping(stream, args.number("count")?).await;
         Ok(json!({"rtts_ms": rtts.map_err(text)?}))
     }

@@ -1,6 +1,9 @@
 //! Owns the swarm, follows its events and runs the jobs that commands send.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::StreamExt;
@@ -74,6 +77,8 @@ pub struct Node {
     pub swarm: Swarm<Behaviour>,
     /// What identify, or a push after it, last told about each connected peer.
     pub identified: HashMap<PeerId, identify::Info>,
+    /// Connected peers that have answered a ping of the package itself.
+    pub pinged: HashSet<PeerId>,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
     identify_waiters: Vec<(PeerId, oneshot::Sender<identify::Info>)>,
@@ -95,6 +100,7 @@ impl Node {
         let node = Self {
             swarm: Swarm::new(transport, behaviour, peer_id, config),
             identified: HashMap::new(),
+            pinged: HashSet::new(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -256,6 +262,7 @@ impl Node {
                 output::connection_event("disconnected", &peer_id);
                 if num_established == 0 {
                     self.identified.remove(&peer_id);
+                    self.pinged.remove(&peer_id);
                     self.identify_waiters.retain(|(peer, _)| *peer != peer_id);
                     for (_, reply) in self
                         .close_waiters
@@ -298,11 +305,12 @@ impl Node {
             BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
                 eprintln!("identify with {peer_id} failed: {error}");
             }
-            BehaviourEvent::Ping(event) => {
-                if let Err(error) = event.result {
+            BehaviourEvent::Ping(event) => match event.result {
+                Ok(_) => drop(self.pinged.insert(event.peer)),
+                Err(error) => {
                     eprintln!("the package's own ping to {} failed: {error}", event.peer);
                 }
-            }
+            },
             BehaviourEvent::Pubsub(gossipsub::Event::Message { message, .. }) => {
                 output::line(&json!({
                     "event": "message",

@@ -1,0 +1,57 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from .._version import __version__
+from . import _chat, _connect, _keys, _listen, _pubsub
+
+_EPILOG = "Exit status: 0 done, 1 a peer or the network failed, 2 wrong usage, 130 interrupted."
+
+app = typer.Typer(
+    name="libp2p",
+    help="Talk to libp2p nodes: keys, connections and messages from a terminal or a script.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"libp2p-trio {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Talk to libp2p nodes: keys, connections and messages from a terminal or a script."""
+
+
+app.add_typer(_keys.app, name="key")
+app.command("id")(_keys.identity)
+app.command()(_listen.listen)
+app.command()(_connect.dial)
+app.command()(_connect.ping)
+app.command()(_connect.identify)
+app.command()(_chat.chat)
+app.add_typer(_pubsub.app, name="pubsub")
+
+
+def main() -> None:
+    """Run the command in ``sys.argv``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # What a peer says may have letters that this terminal has not.
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="libp2p")

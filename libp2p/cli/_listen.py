@@ -1,0 +1,96 @@
+"""``libp2p listen``: a node that others can try things on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from ..abc import Host
+from ..events import ConnectionEnded, ConnectionOpened, Event, ListenAddrsChanged, PeerIdentified
+from ..protocols.echo import Echo
+from ._node import Node, run
+from ._options import (
+    Json,
+    KeyFile,
+    MuxerName,
+    MuxerOption,
+    Security,
+    SecurityOption,
+    Timeout,
+    Verbose,
+    check_addrs,
+)
+from ._output import BAD, DIM, GOOD, NAME, Output, Part
+
+EVERYWHERE = "/ip4/0.0.0.0/tcp/0"
+"""Where a node listens that was not told where: on every IPv4 address, on any free port."""
+
+Where = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ADDR]…", callback=check_addrs, help=f"Where to listen. Default: {EVERYWHERE}"),
+]
+
+
+def listen(
+    addrs: Where = None,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    security: SecurityOption = Security.NOISE,
+    muxer: MuxerOption = MuxerName.YAMUX,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Run a node that serves echo, ping and identify, until it is interrupted.
+
+    Prints the addresses to reach it at. With -v, or as JSON, also who connects and who leaves.
+    """
+    node = Node(key=key, listen=addrs or [EVERYWHERE], timeout=timeout, security=security, muxer=muxer)
+    out = Output(as_json=as_json, verbose=verbose)
+    run(partial(_listen, node, out), out)
+
+
+async def _listen(node: Node, out: Output) -> None:
+    async with node.running(Echo()) as host:
+        with host.subscribe(ConnectionOpened, ConnectionEnded, PeerIdentified, ListenAddrsChanged) as events:
+            addrs = _announce(host, out)
+            async for event in events:
+                if isinstance(event, ListenAddrsChanged):
+                    fresh = [addr for addr in map(str, event.addrs) if addr not in addrs]
+                    addrs.update(fresh)
+                    if fresh:
+                        out.result({"event": "addresses", "addrs": fresh}, "\n".join(fresh))
+                elif out.as_json or out.verbose:
+                    _report(event, out)
+
+
+def _announce(host: Host, out: Output) -> set[str]:
+    addrs = [str(addr) for addr in host.addrs]
+    record = {
+        "event": "listening",
+        "peer": str(host.local_peer),
+        "addrs": addrs,
+        "protocols": list(host.protocols),
+    }
+    out.note((f"{host.local_peer} listens on the addresses below; Ctrl-C ends it", DIM))
+    out.results(record, [(addr,) for addr in addrs])
+    return set(addrs)
+
+
+def _report(event: Event, out: Output) -> None:
+    match event:
+        case ConnectionOpened(peer=peer, connection=connection):
+            addr, direction = str(connection.remote_addr), connection.direction.value
+            record = {"event": "connected", "peer": str(peer), "addr": addr, "direction": direction}
+            out.result(record, ("+ ", GOOD), (peer.short(), NAME), f" connected from {addr}")
+        case ConnectionEnded(peer=peer, connection=connection, reason=reason):
+            addr = str(connection.remote_addr)
+            record = {"event": "disconnected", "peer": str(peer), "addr": addr, "reason": reason}
+            out.result(record, ("- ", BAD), (peer.short(), NAME), f" disconnected: {reason}")
+        case PeerIdentified(peer=peer, agent_version=agent, protocols=protocols):
+            record = {"event": "identified", "peer": str(peer), "agent": agent, "protocols": list(protocols)}
+            text = f" is {agent or 'of unknown make'} and serves {len(protocols)} protocols"
+            out.result(record, ("i ", DIM), (peer.short(), NAME), text)
+        case _:
+            pass

@@ -1,0 +1,145 @@
+"""The node behind a command: its options, its life, and what ends it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+import typer
+
+from .. import Host, HostConfig, Service, open_host
+from .._util.contain import leaves
+from ..crypto.key_file import KeyFileError, load
+from ..errors import Libp2pError
+from ..muxers.mplex import Mplex
+from ..muxers.yamux import Yamux
+from ..security.noise import Noise
+from ..security.plaintext import Plaintext
+from ..swarm import SwarmConfig
+from ._logs import configure
+from ._options import MuxerName, Security
+from ._output import Output
+
+SECURITY = {Security.NOISE: Noise, Security.PLAINTEXT: Plaintext}
+MUXERS = {MuxerName.YAMUX: Yamux, MuxerName.MPLEX: Mplex}
+
+
+class Failure(Libp2pError):
+    """The command could not do what it was asked for, and the text says why."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """A signal ended the command.
+
+    Attributes:
+        status: the exit status that says so.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What the options say about the node.
+
+    Attributes:
+        key: the file with its identity; None for a new one.
+        listen: where to listen.
+        timeout: seconds for each address to connect.
+    """
+
+    key: Path | None = None
+    listen: Sequence[str] = ()
+    timeout: float = 15.0
+    security: Security = Security.NOISE
+    muxer: MuxerName = MuxerName.YAMUX
+
+    @asynccontextmanager
+    async def running(self, *services: Service) -> AsyncIterator[Host]:
+        """Run the node while the block is open.
+
+        The first interrupt ends the block, and the node says goodbye to its peers; a second one ends all at once.
+
+        Raises:
+            Interrupted: there was one.
+        """
+        watch = _SignalWatch()
+        async with self._open(services) as host, watch.ending():
+            yield host
+        watch.check()
+
+    def _open(self, services: Sequence[Service]) -> AbstractAsyncContextManager[Host]:
+        return open_host(
+            key=None if self.key is None else load(self.key),
+            listen=self.listen,
+            services=services,
+            security=[SECURITY[self.security]],
+            muxers=[MUXERS[self.muxer]()],
+            config=HostConfig(swarm=SwarmConfig(dial_timeout=self.timeout)),
+        )
+
+
+class _SignalWatch:
+    """Turns the first signal that asks this process to end into a cancellation."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+
+    @asynccontextmanager
+    async def ending(self) -> AsyncIterator[None]:
+        """End the block when such a signal comes."""
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                await nursery.start(self._wait, scope)
+                yield
+            nursery.cancel_scope.cancel()
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` when there was a signal."""
+        if self._received is not None:
+            raise Interrupted(self._received)
+
+    async def _wait(self, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        # Once the block is left the signals have their usual effect again: the second one is not to be polite about.
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for self._received in signals:
+                break
+        scope.cancel()
+
+
+def run(command: Callable[[], Awaitable[None]], out: Output) -> None:
+    """Run ``command``, and turn what it raises into words and an exit status.
+
+    Raises:
+        typer.Exit: it failed or was interrupted.
+    """
+    configure(out.verbose)
+    status = 0
+    try:
+        trio.run(command)
+    except* KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except* Interrupted as group:
+        status = max(exc.status for exc in leaves(group) if isinstance(exc, Interrupted))
+    except* KeyFileError as group:
+        status = _explained(group, out, status=2)
+    except* Libp2pError as group:
+        status = _explained(group, out, status=1)
+    if status:
+        raise typer.Exit(status)
+
+
+def _explained(group: BaseExceptionGroup[Libp2pError], out: Output, *, status: int) -> int:
+    if out.verbose > 1:
+        out.traceback(group)
+    for exc in leaves(group):
+        if isinstance(exc, Libp2pError):
+            out.failure(exc)
+    return status

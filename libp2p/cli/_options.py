@@ -1,0 +1,132 @@
+"""The options that several commands have."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..addressing import parse
+from ..errors import DecodeError
+from ..peer_id import PeerId
+
+_NODE = "Node"
+_OUTPUT = "Output"
+
+
+class Security(enum.StrEnum):
+    """What ``--security`` takes."""
+
+    NOISE = "noise"
+    PLAINTEXT = "plaintext"
+
+
+class MuxerName(enum.StrEnum):
+    """What ``--muxer`` takes."""
+
+    YAMUX = "yamux"
+    MPLEX = "mplex"
+
+
+def check_addrs(value: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    """Refuse what is no address. A callback for options and arguments."""
+    for text in [value] if isinstance(value, str) else value or ():
+        try:
+            parse(text)
+        except DecodeError as exc:
+            raise typer.BadParameter(f"{text!r} is no address: {exc}") from exc
+    return value
+
+
+def check_target(value: str) -> str:
+    """Refuse what is neither an address nor a peer id. A callback for arguments."""
+    if value.startswith("/"):
+        check_addrs(value)
+        return value
+    try:
+        PeerId.parse(value)
+    except DecodeError as exc:
+        raise typer.BadParameter(f"{value!r} is neither an address nor a peer id: {exc}") from exc
+    return value
+
+
+def check_seconds(value: float) -> float:
+    """Refuse times that are none. A callback for options."""
+    if not 0 < value < math.inf:
+        raise typer.BadParameter("must be a positive number of seconds")
+    return value
+
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADDR",
+        callback=check_target,
+        help="Who to reach: /ip4/…/tcp/…/p2p/…; without /p2p/… whoever answers is taken.",
+        show_default=False,
+    ),
+]
+MoreAddrs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ADDR]…", callback=check_addrs, help="More addresses of the same peer.", show_default=False),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="Be the peer whose key is in FILE (see key new); by default a new one.",
+        rich_help_panel=_NODE,
+    ),
+]
+Listen = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--listen",
+        metavar="ADDR",
+        callback=check_addrs,
+        help="Listen on ADDR; may be repeated.",
+        rich_help_panel=_NODE,
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        callback=check_seconds,
+        help="How long an address may take to connect, and a peer to answer.",
+        rich_help_panel=_NODE,
+    ),
+]
+SecurityOption = Annotated[
+    Security,
+    typer.Option("--security", help="How to secure connections; plaintext is for tests.", rich_help_panel=_NODE),
+]
+MuxerOption = Annotated[
+    MuxerName, typer.Option("--muxer", help="How streams share a connection.", rich_help_panel=_NODE)
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON, one object a line, and nothing else on standard output.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        metavar="",
+        help="Say and log more, on standard error; -vv for everything.",
+        show_default=False,
+        rich_help_panel=_OUTPUT,
+    ),
+]

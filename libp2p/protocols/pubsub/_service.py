@@ -1,0 +1,509 @@
+"""The pubsub service: streams, queues, signatures and validators around a router.
+
+Theory of operation. The router decides and this module does: every input of the router returns actions, and
+``_perform`` is the only place that carries them out. A message from a peer is read, checked and validated in the task
+of the stream it came on, so a peer that sends more than can be verified is held back by its own stream's window, and
+nobody else is. Only asynchronous validators get tasks of their own, a bounded number for each peer.
+
+Towards a peer nothing ever waits except ``publish``: an outbox that is full refuses, and what is dropped is counted.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from ...abc import Host, ProtocolId, Service, Stream, StreamHandler
+from ...errors import DecodeError, RemoteProtocolError
+from ...events import PeerIdentified
+from ...peer_id import PeerId
+from ...wire.framing import FrameBuffer
+from ._codec import Message, MessageId, RpcLimits, decode_message, decode_rpc, frame_publish, rpc_overhead
+from ._errors import MessageRefused, MessageTooLarge, NoPeers
+from ._events import TopicPeerJoined, TopicPeerLeft
+from ._floodsub import Floodsub
+from ._link import Link, keep_writing, usable_connection
+from ._outbox import Outbox
+from ._router import (
+    Action,
+    Authenticate,
+    Count,
+    Deliver,
+    PeerSubscribed,
+    PeerUnsubscribed,
+    Router,
+    SendControl,
+    SendMessage,
+    Validate,
+    Verdict,
+)
+from ._signing import SignaturePolicy, Signer
+from ._subscriber import Messages, Subscribers
+from ._validation import CONCURRENCY, TIMEOUT, Application, Check, MessageIdFunction, Validator
+
+_MESSAGES_PER_TURN = 16
+"""Messages taken from a peer without a signature check before other tasks get their turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PubsubConfig:
+    """Bounds of the pubsub service. Each says what happens when it is reached."""
+
+    rpc: RpcLimits = field(default_factory=RpcLimits)
+    """Beyond these, the stream of the peer is reset; our own messages raise ``MessageTooLarge``."""
+    queue_messages: int = 32
+    """Messages that wait for one peer (go; case G10). A forwarded one that finds no room is dropped and counted; one
+    that is published here waits for ``publish_patience``."""
+    queue_bytes: int = 4 * 1024 * 1024
+    """The same in bytes (case G10)."""
+    publish_patience: float = 1.0
+    """Seconds that ``publish`` waits for peers whose queue is full; then they miss the message, and until they have
+    taken something nobody waits for them (ours)."""
+    subscriber_messages: int = 1024
+    """Messages that wait for one subscriber on this host; then the oldest is lost and counted (ours)."""
+    subscriber_bytes: int = 16 * 1024 * 1024
+    """The same in bytes (ours)."""
+    validations_per_peer: int = 32
+    """Asynchronous validations of one peer's messages at a time (case G6); its stream is not read meanwhile."""
+
+    def __post_init__(self) -> None:
+        counts = (self.queue_messages, self.queue_bytes, self.subscriber_messages, self.subscriber_bytes)
+        if min(*counts, self.validations_per_peer) < 1 or self.publish_patience < 0:
+            raise ValueError("bounds of pubsub must be positive")
+
+
+class Pubsub(Service):
+    """Publishing and subscribing to topics.
+
+    ::
+
+        pubsub = Pubsub()
+        async with open_host(services=[pubsub]) as host, pubsub.subscribe("news") as messages:
+            await pubsub.publish("news", b"hello", require_peers=False)
+            async for message in messages:
+                ...
+
+    One object serves one host. Its methods raise ``RuntimeError`` while the host is not running.
+
+    Args:
+        router: who gets which message; by default :class:`Floodsub`.
+        signature_policy: whether messages are signed, and which are taken. Everybody in a network needs the same.
+        message_id: what tells messages apart, for topics that :meth:`set_message_id` was not called for; by default
+            author and sequence number, or SHA-256 of the data where there is none.
+        validators: asked about the messages of all topics, before the topic's own.
+        config: bounds.
+        clock: wall clock in seconds since 1970, from which sequence numbers start.
+        rng: spreads attempts to reopen streams.
+    """
+
+    def __init__(
+        self,
+        router: Router | None = None,
+        *,
+        signature_policy: SignaturePolicy = SignaturePolicy.STRICT_SIGN,
+        message_id: MessageIdFunction | None = None,
+        validators: Sequence[Validator] = (),
+        config: PubsubConfig | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._router = router or Floodsub()
+        self._policy = signature_policy
+        self._config = config or PubsubConfig()
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._application = Application(validators, message_id)
+        self._subscribers = Subscribers()
+        self._newcomers = trio.lowlevel.ParkingLot()
+        self._links: dict[PeerId, Link] = {}
+        self._counters: dict[str, int] = {}
+        self._host: Host | None = None
+        self._nursery: trio.Nursery | None = None
+        self._signer: Signer | None = None
+        self._timer = trio.CancelScope()
+
+    @property
+    def handlers(self) -> Mapping[ProtocolId, StreamHandler]:
+        """The router's protocols."""
+        return dict.fromkeys(self._router.protocols, self._receive)
+
+    # --- the public face
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str, *, own: bool = False) -> AsyncIterator[Messages]:
+        """Receive the messages of ``topic`` while the block is open; :class:`Messages` is the channel.
+
+        Args:
+            topic: the topic; there may be several subscriptions to it.
+            own: receive what this host publishes, too.
+
+        Raises:
+            ValueError: the topic is empty.
+        """
+        self._running()
+        if not topic:
+            raise ValueError("a topic needs a name")
+        config = self._config
+        messages = Messages(topic, own=own, max_messages=config.subscriber_messages, max_bytes=config.subscriber_bytes)
+        if self._subscribers.add(messages):
+            self._announce(topic, subscribe=True)
+            self._perform(self._router.subscribe(topic, trio.current_time()))
+        try:
+            await trio.lowlevel.checkpoint()
+            yield messages
+        finally:
+            if self._subscribers.remove(messages):
+                self._announce(topic, subscribe=False)
+                self._perform(self._router.unsubscribe(topic, trio.current_time()))
+
+    async def publish(self, topic: str, data: bytes, *, require_peers: bool = False) -> MessageId:
+        """Publish ``data``; returns when it is on its way to the peers.
+
+        Peers that take messages slower than they are published make this wait, for a while; see
+        :attr:`PubsubConfig.publish_patience`. Cancelled, the message has gone to some, to all or to nobody.
+
+        Args:
+            topic: the topic; this host need not be subscribed to it.
+            data: what to publish.
+            require_peers: raise when there is nobody to send it to; otherwise that is only counted.
+
+        Returns:
+            The id of the message.
+
+        Raises:
+            MessageTooLarge: it does not fit into one RPC.
+            MessageRefused: a validator of this host does not want it.
+            NoPeers: no peer is known to be subscribed, and ``require_peers``.
+            ValueError: the topic is empty.
+        """
+        host, signer = self._running()
+        if not topic:
+            raise ValueError("a topic needs a name")
+        await trio.lowlevel.checkpoint()
+        message = self._make(host, signer, topic, data)
+        verdict = await self._ask(self._application.checks(topic), host, message)
+        if verdict is not Verdict.ACCEPT:
+            raise MessageRefused(topic, verdict)
+        actions = self._router.publish(message, trio.current_time())
+        peers = [peer for action in actions if isinstance(action, SendMessage) for peer in action.peers]
+        if not peers:
+            if require_peers:
+                raise NoPeers(topic)
+            self._count("published_to_nobody")
+        self._count("published")
+        self._perform([action for action in actions if not isinstance(action, SendMessage)])
+        self._deliver(message, own=True)
+        await self._send_own(message, peers)
+        return message.id
+
+    def set_validator(
+        self, topic: str, validator: Validator, *, timeout: float = TIMEOUT, concurrency: int = CONCURRENCY
+    ) -> None:
+        """Ask ``validator`` about every message of ``topic`` before it is delivered and forwarded.
+
+        It takes the place of the one that was set before. Messages that are published here are asked about, too.
+
+        Args:
+            topic: the topic.
+            validator: a function, or an async function, that returns a :class:`Verdict`. When it raises, the message
+                is ignored and the host logs a bug. A function that is not async must be quick.
+            timeout: seconds an async validator has, waiting for its turn included; then the message is ignored.
+            concurrency: how many runs of an async validator may be under way.
+        """
+        self._application.set_check(topic, Check(validator, timeout, concurrency))
+
+    def set_message_id(self, topic: str, function: MessageIdFunction) -> None:
+        """Tell messages of ``topic`` apart by what ``function`` returns for them."""
+        self._application.set_message_id(topic, function)
+
+    def topics(self) -> Sequence[str]:
+        """The topics this host is subscribed to."""
+        return tuple(self._subscribers)
+
+    def peers(self, topic: str | None = None) -> Sequence[PeerId]:
+        """The peers that are subscribed to ``topic``; without a topic, all that speak pubsub with this host."""
+        return self._router.peers(topic)
+
+    async def wait_for_peers(self, topic: str, count: int = 1) -> None:
+        """Wait until at least ``count`` peers are subscribed to ``topic``."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._running()
+            if len(self._router.peers(topic)) >= count:
+                return
+            await self._newcomers.park()
+
+    def metrics(self) -> Mapping[str, int]:
+        """Counters since the service was made, by name. A name appears when it is first counted.
+
+        ``published``, and of these ``published_to_nobody``; ``delivered``; ``duplicates``; ``accept``, ``reject`` and
+        ``ignore`` by verdict; ``validator_timeouts``; ``malformed``, ``not_subscribed`` and the values of
+        :class:`Fault` for messages that were dropped on arrival; ``dropped_outbound`` and ``dropped_control`` for full
+        queues of peers; ``lost`` for full queues of subscribers; ``subscriptions_left_out``; and what the router
+        counts.
+        """
+        return dict(self._counters)
+
+    # --- life
+
+    async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Talk to the peers of ``host`` that speak pubsub, until cancelled."""
+        self._host = host
+        self._signer = Signer(self._policy, host.private_key, seqno=int(self._clock() * 1_000_000_000))
+        try:
+            async with trio.open_nursery() as nursery:
+                with host.subscribe(PeerIdentified) as events:
+                    self._nursery = nursery
+                    nursery.start_soon(self._keep_time)
+                    for connection in host.connections():
+                        self._consider(host, connection.peer)
+                    task_status.started()
+                    async for event in events:
+                        self._consider(host, event.peer)
+        finally:
+            self._host = self._nursery = self._signer = None
+            self._subscribers.end()
+            self._newcomers.unpark_all()
+
+    def _running(self) -> tuple[Host, Signer]:
+        if self._host is None or self._signer is None:
+            raise RuntimeError("the pubsub service is not running: give it to open_host(services=[...])")
+        return self._host, self._signer
+
+    async def _keep_time(self) -> None:
+        while True:
+            next_timeout = self._router.next_timeout()
+            with trio.CancelScope(deadline=math.inf if next_timeout is None else next_timeout) as self._timer:
+                await trio.sleep_forever()
+            self._perform(self._router.handle_timeout(trio.current_time()))
+
+    def _rearm(self) -> None:
+        """Wake :meth:`_keep_time` earlier, if the router wants to."""
+        next_timeout = self._router.next_timeout()
+        if next_timeout is not None and next_timeout < self._timer.deadline:
+            self._timer.deadline = next_timeout
+
+    def _count(self, what: str, by: int = 1) -> None:
+        self._counters[what] = self._counters.get(what, 0) + by
+
+    # --- links
+
+    def _consider(self, host: Host, peer: PeerId) -> None:
+        """Open a stream to ``peer``, if it speaks pubsub."""
+        if peer not in self._links and not host.peerstore.protocols(peer).isdisjoint(self._router.protocols):
+            if usable_connection(host, peer) is not None:
+                self._link(peer)
+
+    def _link(self, peer: PeerId) -> Link:
+        assert self._nursery is not None
+        config = self._config
+        link = self._links[peer] = Link(
+            peer,
+            Outbox(max_messages=config.queue_messages, max_bytes=config.queue_bytes),
+            trio.Semaphore(config.validations_per_peer),
+        )
+        self._nursery.start_soon(self._serve, link)
+        return link
+
+    async def _serve(self, link: Link) -> None:
+        host, _ = self._running()
+        try:
+            await keep_writing(host, link, self._router.protocols, self._opened, self._rng)
+        finally:
+            del self._links[link.peer]
+            link.end()
+            self._perform(self._router.peer_left(link.peer, trio.current_time()))
+
+    def _opened(self, link: Link, protocol: ProtocolId) -> None:
+        link.outbox.restart(self._subscribers)
+        self._perform(self._router.peer_joined(link.peer, protocol, trio.current_time()))
+        link.joined.set()
+
+    async def _receive(self, stream: Stream) -> None:
+        """Read what the peer sends, on the stream it opened, to which nothing is ever written."""
+        if self._nursery is None:
+            return stream.reset()  # the host is closing
+        peer = stream.connection.peer
+        link = self._links.get(peer) or self._link(peer)
+        previous, link.inbound = link.inbound, stream
+        if previous is not None:
+            previous.reset()
+        frames = FrameBuffer(self._config.rpc.size)
+        try:
+            # The router knows a peer once it can be answered. Until then the stream's window holds the peer back.
+            await link.joined.wait()
+            async for chunk in stream:
+                for data in frames.receive_data(chunk):
+                    if link.gone:
+                        return stream.reset()
+                    await self._take_rpc(link, data)
+        except DecodeError as exc:
+            raise RemoteProtocolError(f"pubsub: {exc}") from exc
+        finally:
+            if link.inbound is stream:
+                link.inbound = None
+
+    # --- messages of others
+
+    async def _take_rpc(self, link: Link, data: bytes) -> None:
+        rpc = decode_rpc(data, self._config.rpc)
+        decoded = [self._decode(link.peer, raw) for raw in rpc.publish]
+        messages = [message for message in decoded if message is not None]
+        actions = self._router.receive_rpc(link.peer, rpc, messages, trio.current_time())
+        for count, message in enumerate(self._perform(actions)):
+            await self._examine(link, message)
+            if self._policy is not SignaturePolicy.STRICT_NO_SIGN or count % _MESSAGES_PER_TURN == 0:
+                # A signature takes longer than a turn of everybody else.
+                await trio.lowlevel.checkpoint()
+            if link.gone:
+                return
+
+    def _decode(self, peer: PeerId, raw: bytes) -> Message | None:
+        try:
+            message = decode_message(raw, peer)
+        except DecodeError:
+            self._count("malformed")
+            return None
+        if message.topic not in self._subscribers:
+            self._count("not_subscribed")
+            return None
+        host, _ = self._running()
+        return self._application.identify(host, message)
+
+    async def _examine(self, link: Link, message: Message) -> None:
+        """Check the signature, then ask the validators."""
+        _, signer = self._running()
+        fault = signer.check(message)
+        now = trio.current_time()
+        if fault is not None:
+            self._count(fault.value)
+            self._perform(self._router.refused(message, fault, now))
+            return
+        for new in self._perform(self._router.authenticated(message, now)):
+            await self._validate(link, new)
+
+    async def _validate(self, link: Link, message: Message) -> None:
+        host, _ = self._running()
+        checks = self._application.checks(message.topic)
+        verdict = Verdict.ACCEPT
+        for index, check in enumerate(checks):
+            if check.is_async:
+                await link.validations.acquire()
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._validate_later, link, message, checks[index:])
+                return
+            verdict = check.ask(host, message)
+            if verdict is not Verdict.ACCEPT:
+                break
+        self._settle(message, verdict)
+
+    async def _validate_later(self, link: Link, message: Message, checks: Sequence[Check]) -> None:
+        host, _ = self._running()
+        try:
+            verdict = await self._ask(checks, host, message)
+        finally:
+            link.validations.release()
+        self._settle(message, verdict)
+
+    async def _ask(self, checks: Iterable[Check], host: Host, message: Message) -> Verdict:
+        for check in checks:
+            verdict = await check.ask_async(host, message) if check.is_async else check.ask(host, message)
+            if verdict is None:
+                self._count("validator_timeouts")
+                return Verdict.IGNORE
+            if verdict is not Verdict.ACCEPT:
+                return verdict
+        return Verdict.ACCEPT
+
+    def _settle(self, message: Message, verdict: Verdict) -> None:
+        self._count(verdict.value)
+        self._perform(self._router.validated(message.id, verdict, trio.current_time()))
+
+    # --- messages of this host
+
+    def _make(self, host: Host, signer: Signer, topic: str, data: bytes) -> Message:
+        limit = self._config.rpc.size
+        if len(data) > limit:
+            raise MessageTooLarge(len(data), limit)
+        raw = signer.sign(topic, data)
+        size = len(raw) + rpc_overhead(len(raw))
+        if size > limit:
+            raise MessageTooLarge(size, limit)
+        message = self._application.identify(host, decode_message(raw, host.local_peer))
+        if message is None:
+            raise MessageRefused(topic, Verdict.IGNORE)
+        return message
+
+    async def _send_own(self, message: Message, peers: Iterable[PeerId]) -> None:
+        """Queue ``message`` for everybody at once, then wait for those who have no room."""
+        framed = frame_publish(message.raw)
+        outboxes = [link.outbox for peer in peers if (link := self._links.get(peer)) is not None]
+        full = [outbox for outbox in outboxes if not outbox.add_message(framed)]
+        if not full:
+            return
+        with trio.move_on_after(self._config.publish_patience):
+            for outbox in full:
+                if not outbox.stalled:
+                    await outbox.wait_for_room(len(framed))
+        for outbox in full:
+            # Whoever was waited for last must not cost the others, who may have got room meanwhile, the message.
+            if not outbox.add_message(framed):
+                outbox.stalled = True
+                self._count("dropped_outbound")
+
+    # --- what the router wants
+
+    def _perform(self, actions: Iterable[Action]) -> list[Message]:
+        """Carry out ``actions``. Returns the messages that are to be authenticated or validated."""
+        unfinished: list[Message] = []
+        for action in actions:
+            if isinstance(action, Authenticate | Validate):
+                unfinished.append(action.message)
+            elif isinstance(action, SendMessage):
+                self._forward(action)
+            elif isinstance(action, Deliver):
+                self._deliver(action.message, own=False)
+            elif isinstance(action, SendControl):
+                self._send_control(action)
+            elif isinstance(action, Count):
+                self._count(action.what, action.by)
+            elif isinstance(action, PeerSubscribed):
+                self._newcomers.unpark_all()
+                self._publish_event(TopicPeerJoined(action.peer, action.topic))
+            elif isinstance(action, PeerUnsubscribed):
+                self._publish_event(TopicPeerLeft(action.peer, action.topic))
+        self._rearm()
+        return unfinished
+
+    def _forward(self, action: SendMessage) -> None:
+        framed = frame_publish(action.message.raw)
+        for peer in action.peers:
+            link = self._links.get(peer)
+            if link is None or not link.outbox.add_message(framed):
+                self._count("dropped_outbound")
+
+    def _send_control(self, action: SendControl) -> None:
+        link = self._links.get(action.peer)
+        if link is None or not link.outbox.add_control(action.control, action.extensions):
+            self._count("dropped_control")
+
+    def _deliver(self, message: Message, *, own: bool) -> None:
+        delivered, dropped = self._subscribers.deliver(message, own=own)
+        if delivered:
+            self._count("delivered", delivered)
+        if dropped:
+            self._count("lost", dropped)
+
+    def _publish_event(self, event: TopicPeerJoined | TopicPeerLeft) -> None:
+        if self._host is not None:
+            self._host.publish(event)
+
+    def _announce(self, topic: str, *, subscribe: bool) -> None:
+        for link in self._links.values():
+            link.outbox.announce((topic,), subscribe=subscribe)

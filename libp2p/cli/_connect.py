@@ -14,7 +14,8 @@ from ..abc import Connection, Host
 from ..errors import Libp2pError
 from ..protocols.identify import identify as ask
 from ..protocols.ping import PingSession, open_ping
-from ._node import Failure, Node, run
+from ._errors import Failure
+from ._node import Node, run
 from ._options import (
     Json,
     KeyFile,
@@ -27,7 +28,7 @@ from ._options import (
     Timeout,
     Verbose,
 )
-from ._output import BAD, DIM, GOOD, Output
+from ._output import BAD, DIM, GOOD, Output, described
 from ._rtt import Rtts
 
 Count = Annotated[int, typer.Option(min=0, help="How many pings; 0 for as many as there is time.")]
@@ -86,7 +87,8 @@ async def _ping(
     rtts = Rtts()
     async with node.running() as host:
         connection, seconds = await _connected(host, out, target, addrs)
-        out.text(f"connected to {connection.peer} ", (f"in {_ms(seconds)} ms", DIM))
+        peer, ms = str(connection.peer), _ms(seconds)
+        out.result({"event": "connected", "peer": peer, "ms": ms}, f"connected to {peer} ", (f"in {ms} ms", DIM))
         try:
             async with open_ping(host, connection.peer, timeout=node.timeout) as session:
                 while rtts.sent < count:
@@ -95,8 +97,7 @@ async def _ping(
                     if rtts.sent < count:
                         await trio.sleep_until(next_at)
         finally:
-            summary = rtts.summary()
-            out.result(summary, *rtts.line())
+            out.result({"event": "summary", **rtts.summary()}, rtts.text())
     if not rtts.received:
         raise Failure(f"none of {rtts.sent} pings was answered")
 
@@ -106,11 +107,13 @@ async def _ping_once(session: PingSession, out: Output, rtts: Rtts) -> None:
         seconds = await session.once()
     except Libp2pError as exc:
         rtts.lost()
-        out.result({"seq": rtts.sent, "error": str(exc)}, (f"{rtts.sent:>3}  ", DIM), ("lost: ", BAD), str(exc))
+        record = {"event": "lost", "seq": rtts.sent, "error": described(exc)}
+        out.result(record, (f"{rtts.sent:>3}  ", DIM), ("lost: ", BAD), str(exc))
     else:
         rtts.add(seconds)
         ms = _ms(seconds)
-        out.result({"seq": rtts.sent, "ms": ms}, (f"{rtts.sent:>3}  ", DIM), (f"{ms:.3f}", GOOD), " ms")
+        record = {"event": "pong", "seq": rtts.sent, "ms": ms}
+        out.result(record, (f"{rtts.sent:>3}  ", DIM), (f"{ms:.3f}", GOOD), " ms")
 
 
 def identify(

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ..abc import Host
 from ..events import ConnectionEnded, ConnectionOpened, Event, ListenAddrsChanged, PeerIdentified
 from ..protocols.echo import Echo
-from ._node import Node, run
+from ._node import Node, announce, run
 from ._options import (
     Json,
     KeyFile,
@@ -22,7 +21,7 @@ from ._options import (
     Verbose,
     check_addrs,
 )
-from ._output import BAD, DIM, GOOD, NAME, Output, Part
+from ._output import BAD, DIM, GOOD, NAME, Output
 
 EVERYWHERE = "/ip4/0.0.0.0/tcp/0"
 """Where a node listens that was not told where: on every IPv4 address, on any free port."""
@@ -54,28 +53,17 @@ def listen(
 async def _listen(node: Node, out: Output) -> None:
     async with node.running(Echo()) as host:
         with host.subscribe(ConnectionOpened, ConnectionEnded, PeerIdentified, ListenAddrsChanged) as events:
-            addrs = _announce(host, out)
+            out.note((f"{host.local_peer} listens on these addresses; Ctrl-C ends it", DIM))
+            announce(host, out, results=True)
+            known = {str(addr) for addr in host.addrs}
             async for event in events:
                 if isinstance(event, ListenAddrsChanged):
-                    fresh = [addr for addr in map(str, event.addrs) if addr not in addrs]
-                    addrs.update(fresh)
+                    fresh = [addr for addr in map(str, event.addrs) if addr not in known]
+                    known.update(fresh)
                     if fresh:
-                        out.result({"event": "addresses", "addrs": fresh}, "\n".join(fresh))
+                        out.listing({"event": "addresses", "addrs": fresh}, fresh)
                 elif out.as_json or out.verbose:
                     _report(event, out)
-
-
-def _announce(host: Host, out: Output) -> set[str]:
-    addrs = [str(addr) for addr in host.addrs]
-    record = {
-        "event": "listening",
-        "peer": str(host.local_peer),
-        "addrs": addrs,
-        "protocols": list(host.protocols),
-    }
-    out.note((f"{host.local_peer} listens on the addresses below; Ctrl-C ends it", DIM))
-    out.results(record, [(addr,) for addr in addrs])
-    return set(addrs)
 
 
 def _report(event: Event, out: Output) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -20,28 +22,13 @@ from ..muxers.yamux import Yamux
 from ..security.noise import Noise
 from ..security.plaintext import Plaintext
 from ..swarm import SwarmConfig
+from ._errors import Interrupted
 from ._logs import configure
 from ._options import MuxerName, Security
-from ._output import Output
+from ._output import DIM, Output
 
 SECURITY = {Security.NOISE: Noise, Security.PLAINTEXT: Plaintext}
 MUXERS = {MuxerName.YAMUX: Yamux, MuxerName.MPLEX: Mplex}
-
-
-class Failure(Libp2pError):
-    """The command could not do what it was asked for, and the text says why."""
-
-
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """A signal ended the command.
-
-    Attributes:
-        status: the exit status that says so.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.status = 128 + number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +101,21 @@ class _SignalWatch:
         scope.cancel()
 
 
+def announce(host: Host, out: Output, *, results: bool = False) -> None:
+    """Say where ``host`` listens.
+
+    Args:
+        results: whether the addresses are what the command is about, and go to standard output.
+    """
+    addrs = [str(addr) for addr in host.addrs]
+    record = {"event": "listening", "peer": str(host.local_peer), "addrs": addrs, "protocols": list(host.protocols)}
+    if out.as_json or results:
+        out.listing(record, addrs)
+    else:
+        for addr in addrs:
+            out.note(("listens on ", DIM), addr)
+
+
 def run(command: Callable[[], Awaitable[None]], out: Output) -> None:
     """Run ``command``, and turn what it raises into words and an exit status.
 
@@ -132,14 +134,23 @@ def run(command: Callable[[], Awaitable[None]], out: Output) -> None:
         status = _explained(group, out, status=2)
     except* Libp2pError as group:
         status = _explained(group, out, status=1)
+    except* (BrokenPipeError, SystemExit):
+        # Nobody reads what we say any more, as in `libp2p listen | head -1`. SystemExit is how rich puts it.
+        _discard_output()
+        status = 1
     if status:
         raise typer.Exit(status)
 
 
 def _explained(group: BaseExceptionGroup[Libp2pError], out: Output, *, status: int) -> int:
-    if out.verbose > 1:
-        out.traceback(group)
     for exc in leaves(group):
         if isinstance(exc, Libp2pError):
             out.failure(exc)
     return status
+
+
+def _discard_output() -> None:
+    """Lose what is still to be flushed to standard output, so that the interpreter does not complain about it."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)

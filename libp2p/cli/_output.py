@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -20,7 +22,7 @@ DIM = "bright_black"
 GOOD = "green"
 NAME = "cyan"
 BAD = "bold red"
-_COLUMN = 10
+_COLUMN = 12
 
 
 class Output:
@@ -39,8 +41,13 @@ class Output:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads the results."""
+        """Whether a person reads the results as they come."""
         return self._out.is_terminal and not self.as_json
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._out.width
 
     def result(self, record: Mapping[str, object], *parts: Part) -> None:
         """Print one result: ``record`` as JSON, or ``parts`` as a line for people."""
@@ -49,16 +56,23 @@ class Output:
         else:
             self._out.print(_line(parts))
 
+    def listing(self, record: Mapping[str, object], lines: Iterable[str]) -> None:
+        """Print one result: ``record`` as JSON, or ``lines`` for people."""
+        if self.as_json:
+            print(json.dumps(record), flush=True)
+        else:
+            for line in lines:
+                self._out.print(_line((line,)))
+
     def fields(self, record: Mapping[str, object]) -> None:
-        """Print one result with a line for each field, and for each item of a list."""
+        """Print one result: for people, a line for each field, and for each item of a list."""
         if self.as_json:
             print(json.dumps(record), flush=True)
             return
         for name, value in record.items():
-            values = value if isinstance(value, list | tuple) else [value]
-            for index, item in enumerate(values):
+            for index, item in enumerate(value if isinstance(value, list) else [value]):
                 label = name.replace("_", " ") if index == 0 else ""
-                self._out.print(_line(((f"{label:<{_COLUMN}} ", DIM), "-" if item is None else str(item))))
+                self._out.print(_line(((f"{label:<{_COLUMN}}", DIM), "-" if item is None else str(item))))
 
     def text(self, *parts: Part) -> None:
         """Print a line for people, which JSON does not have."""
@@ -74,6 +88,8 @@ class Output:
         """Say why the command failed: as text on standard error, and with JSON also as the last result."""
         if self.as_json:
             print(json.dumps({"error": described(exc)}), flush=True)
+        if self.verbose > 1:
+            traceback.print_exception(exc)
         first, *rest = str(exc).splitlines() or [type(exc).__name__]
         self._err.print(_line((("error: ", BAD), first)))
         for line in rest:
@@ -88,13 +104,31 @@ class Output:
         else:
             yield
 
+    def draw_input(self, prompt: str, typed: str) -> None:
+        """Show ``prompt`` and the end of ``typed`` on the line where the cursor is, and leave the cursor behind it."""
+        room = max(1, self.width - cell_len(prompt) - 1)
+        while cell_len(typed) > room:
+            typed = typed[1:]
+        self.erase_line()
+        self._out.print(Text.assemble((prompt, DIM), typed), end="")
+
+    def erase_line(self) -> None:
+        """Empty the line where the cursor is. For terminals."""
+        self._out.file.write("\r\x1b[K")
+        self._out.file.flush()
+
 
 def described(exc: Exception) -> dict[str, object]:
     """An error for programs."""
     record: dict[str, object] = {"type": type(exc).__name__, "message": str(exc)}
     if isinstance(exc, DialError):
         record["attempts"] = [
-            {"addr": str(addr), "stage": getattr(cause, "stage", "transport"), "reason": str(cause)}
+            {
+                "addr": str(addr),
+                "stage": getattr(cause, "stage", "transport"),
+                "type": type(cause).__name__,
+                "reason": getattr(cause, "reason", None) or str(cause),
+            }
             for addr, cause in exc.attempts
         ]
     return record

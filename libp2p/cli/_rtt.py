@@ -45,6 +45,12 @@ class Rtts:
         }
         return counts | {f"{name}_ms": round(value, 3) for name, value in times.items()}
 
+    def text(self) -> str:
+        """The same for people."""
+        counts = f"{self.sent} sent, {self.received} answered"
+        times = [f"{name.removesuffix('_ms')} {value:.3f}" for name, value in self.summary().items() if "_ms" in name]
+        return f"{counts}: {', '.join(times)} ms" if times else counts
+
 
 def percentile(ordered: list[float], percent: float) -> float:
     """The smallest of ``ordered``, which is sorted and not empty, that ``percent`` of it do not exceed."""

@@ -240,7 +240,7 @@ async def test_changes_are_on_disk_within_a_second_without_closing(path: Path) -
             store.forget(peer(number))
         with trio.fail_after(5):
             while rows(path):
-                await trio.sleep(0.02)
+                await trio.sleep(0.02)  # real time: changes before, during and after a write
         nursery.cancel_scope.cancel()
     store.close()
 
@@ -277,7 +277,7 @@ async def test_changes_during_a_write_are_written_next(path: Path, monkeypatch: 
     write = store._write
 
     def slow(taken: object) -> None:
-        time.sleep(0.05)
+        time.sleep(0.05)  # real time: a slow disk
         write(taken)  # type: ignore[arg-type]
 
     monkeypatch.setattr(store, "_write", slow)
@@ -286,7 +286,7 @@ async def test_changes_during_a_write_are_written_next(path: Path, monkeypatch: 
         for number in range(10):
             store.add_addrs(peer(number), [A], ttl=1000)
             store.set_metadata(peer(0), "last", str(number))
-            await trio.sleep(0.02)
+            await trio.sleep(0.02)  # real time: changes before, during and after a write
         nursery.cancel_scope.cancel()
     store.close()
     store = SqlitePeerstore(path)
@@ -331,12 +331,12 @@ async def test_killed_at_random_moments_loses_at_most_the_last_flush(tmp_path: P
         child = start_child(tmp_path, 60)
         assert child.stdout is not None
         if loop % 4 == 2:
-            await trio.sleep(rng.uniform(0.1, 0.8))  # perhaps while it starts
+            await trio.sleep(rng.uniform(0.1, 0.8))  # real time: perhaps while it starts
         else:
             assert await trio.to_thread.run_sync(child.stdout.readline) == b"running\n"
             with pytest.raises(StoreLocked):
                 SqlitePeerstore(path)
-            await trio.sleep(1.5 if loop % 4 == 3 else rng.uniform(0.02, 0.4))
+            await trio.sleep(1.5 if loop % 4 == 3 else rng.uniform(0.02, 0.4))  # real time: any moment
         child.kill()
         killed = time.monotonic()
         child.wait()

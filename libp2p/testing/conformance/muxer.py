@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import trio
@@ -263,7 +264,7 @@ class MuxerConformance(StreamConformance):
                     ended: list[int] = []
                     for number, stream in enumerate(pair):
                         assert isinstance(stream, MuxedStream)
-                        stream.on_end = lambda number=number: ended.append(number)
+                        stream.on_end = partial(ended.append, number)
                     await way(connected, *pair)
                     await wait_all_tasks_blocked(0.01)
                     assert sorted(ended) == [0, 1]
@@ -297,9 +298,9 @@ class MuxerConformance(StreamConformance):
                     async with trio.open_nursery() as nursery:
                         for one, other in pairs:
                             nursery.start_soon(_expect_lost, one.receive_some)
-                            nursery.start_soon(_expect_lost, lambda other=other: receive_all(other))
+                            nursery.start_soon(_expect_lost, partial(receive_all, other))
                         if self.flow_control:
-                            nursery.start_soon(_expect_lost, lambda: pairs[0][0].send_all(b"x"))
+                            nursery.start_soon(_expect_lost, partial(pairs[0][0].send_all, b"x"))
                         await wait_all_tasks_blocked()
                         await finish(connected.ends[who])
                     await self._assert_over(connected)
@@ -365,7 +366,7 @@ class MuxerConformance(StreamConformance):
             await nursery.start(ours.run, lambda stream: stream.reset())
             stream = await ours.open_stream()
             await stream.send_all(b"early")
-            first = await pair.listener.receive_some(10)
+            first = bytes(await pair.listener.receive_some(10))
             theirs = self.make().mux(pair.listener, direction=Direction.INBOUND, initial=first)
             connected = _Connected(ours, theirs, pair.lose)
             await nursery.start(connected.run, 1)

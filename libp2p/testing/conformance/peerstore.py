@@ -142,7 +142,7 @@ class PeerstoreConformance(ABC):
     def test_key_of_another_peer_is_refused(self) -> None:
         """And nothing is changed by it."""
         with self.store() as store:
-            with pytest.raises(ValueError, match=".*"):
+            with pytest.raises(ValueError, match="key"):
                 store.add_key(self.peer, self.other_key.public_key)
             assert store.key(self.peer) == self.key.public_key
             store.add_key(self.peer, self.key.public_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -233,7 +234,7 @@ class StreamConformance(ABC):
             got: list[bytes] = []
 
             async def read() -> None:
-                got.append(await one.receive_some())
+                got.append(bytes(await one.receive_some()))
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read)
@@ -252,7 +253,7 @@ class StreamConformance(ABC):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(one.send_all, b"x")
                 await wait_all_tasks_blocked()
-                for use in (lambda: one.send_all(b"y"), one.send_eof, one.wait_send_all_might_not_block):
+                for use in (partial(one.send_all, b"y"), one.send_eof, one.wait_send_all_might_not_block):
                     with pytest.raises(trio.BusyResourceError):
                         await use()
                 nursery.cancel_scope.cancel()
@@ -303,7 +304,7 @@ class StreamConformance(ABC):
             async with self._pair() as (source, one, other):
                 await self._clog(one)
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_expect, end.failure, lambda stream=one: stream.send_all(b"x"))
+                    nursery.start_soon(_expect, end.failure, partial(one.send_all, b"x"))
                     await wait_all_tasks_blocked()
                     await end.do(source, one, other)
 

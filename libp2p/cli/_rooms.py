@@ -1,0 +1,80 @@
+"""What commands about topics have in common: getting into company, and noticing that it is gone."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import trio
+import trio.testing
+
+from ..abc import Host
+from ..errors import DialError
+from ..events import PeerDisconnected
+from ..protocols.pubsub import Message, Pubsub, TopicPeerJoined
+from ._errors import Failure
+from ._node import Node, announce
+from ._output import Output
+from ._text import from_bytes
+
+_FLUSH = 2.0
+"""Seconds for the last messages to leave."""
+
+
+async def join(host: Host, out: Output, addrs: Sequence[str]) -> None:
+    """Connect to all of ``addrs``, and say where to connect to us.
+
+    Raises:
+        DialError: none of them could be reached.
+    """
+    if host.addrs:
+        announce(host, out)
+    failures: list[DialError] = []
+    for addr in addrs:
+        try:
+            with out.waiting(f"connecting to {addr}"):
+                await host.connect(addr)
+        except DialError as exc:
+            failures.append(exc)
+    if failures and len(failures) == len(addrs):
+        raise failures[0]
+    for failure in failures:
+        out.note(str(failure).replace("\n", ""))
+
+
+async def wait_for_company(host: Host, pubsub: Pubsub, topic: str, count: int) -> None:
+    """Return when ``count`` peers are subscribed to ``topic``."""
+    with host.subscribe(TopicPeerJoined) as events:
+        while len(pubsub.peers(topic)) < count:
+            await events.receive()
+
+
+async def fail_when_alone(host: Host, node: Node) -> None:
+    """Raise when the last peer is gone and nobody can come, for whoever waits would do so for ever."""
+    with host.subscribe(PeerDisconnected) as events:
+        while node.listen or host.connections():
+            await events.receive()
+    raise Failure("the last peer is gone")
+
+
+async def flush() -> None:
+    """Wait until what was published is on its way."""
+    # Pubsub's own tasks carry it; when all tasks of this process wait for the network, theirs have done what they can.
+    with trio.move_on_after(_FLUSH):
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def described(message: Message) -> dict[str, object]:
+    """A message for programs. ``text`` is None when the data is not UTF-8."""
+    return {
+        "event": "message",
+        "topic": message.topic,
+        "from": None if message.author is None else str(message.author),
+        "data": base64.b64encode(message.data).decode(),
+        "text": from_bytes(message.data),
+    }
+
+
+def author(message: Message) -> str:
+    """Who wrote a message, short."""
+    return "anonymous" if message.author is None else message.author.short()

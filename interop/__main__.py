@@ -18,8 +18,18 @@ import pytest
 from .conftest import PEERS, RESULTS
 from .peer import BUILD
 
-NEEDS = {"go": ("go",), "js": ("node", "npm"), "rust": ("cargo",), "py": ("python3",)}
+NEEDS = {"go": ("go",), "js": ("node", "npm"), "rust": ("cargo", "cc"), "py": ("python3", "cc")}
 """What must be on the machine to build each peer; everything else comes from lock files."""
+
+
+def missing_for(name: str) -> list[str]:
+    """What the machine lacks to build a peer."""
+    missing = [tool for tool in NEEDS[name] if shutil.which(tool) is None]
+    if name == "py" and not missing:
+        # One of its pinned dependencies comes as source only and is compiled against GMP.
+        probe = subprocess.run(["cc", "-E", "-"], input=b"#include <gmp.h>\n", capture_output=True, check=False)
+        missing += ["the headers of GMP"] if probe.returncode else []
+    return missing
 
 
 def build(peers: list[str]) -> bool:
@@ -28,8 +38,7 @@ def build(peers: list[str]) -> bool:
     here = BUILD.parent
     running = []
     for name in peers:
-        missing = [tool for tool in NEEDS[name] if shutil.which(tool) is None]
-        if missing:
+        if missing := missing_for(name):
             (BUILD / f"{name}-peer").unlink(missing_ok=True)
             print(f"== {name}: left out, {' and '.join(missing)} not found", flush=True)
             continue

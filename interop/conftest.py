@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from .peer import features
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 PEERS = ("go", "js", "rust", "py")
 
+Record = Callable[[str, str, str, str, str, str, float], None]
+"""``record(suite, peer, muxer, role, status, reason, seconds)``"""
+
 _rows = pytest.StashKey[list[dict[str, Any]]]()
 _features = pytest.StashKey[dict[str, dict[str, Any] | None]]()
 
@@ -24,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "all_key_types: run with every key type of the peer")
     config.stash[_rows] = []
     wanted = config.getoption("--peers").split(",")
     config.stash[_features] = {name: features(name) for name in wanted}
@@ -56,6 +60,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     report: pytest.TestReport = yield
+    if "record" in item.fixturenames:
+        return report  # it has written its own rows
     if report.when == "call" or (report.when == "setup" and not report.passed):
         cell = item.callspec.params.get("cell", ("", "", "")) if hasattr(item, "callspec") else ("", "", "")
         peer = item.config.stash[_features].get(cell[0])
@@ -79,6 +85,34 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             }
         )
     return report
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Record:
+    """Adds a row, for a test that runs several cells at the same time."""
+    found = request.config.stash[_features]
+
+    def add(suite: str, peer: str, muxer: str, role: str, status: str, reason: str, seconds: float) -> None:
+        version = found[peer]
+        row = {
+            "suite": suite,
+            "cell": f"{muxer}-ed25519",
+            "peer": peer,
+            "peer_version": version["version"] if version else "",
+            "role": role,
+            "status": status,
+            "reason": reason,
+            "seconds": round(seconds, 2),
+        }
+        request.config.stash[_rows].append(row)
+
+    return add
+
+
+@pytest.fixture
+def built(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    """Name and features of each peer that is built."""
+    return {name: found for name, found in request.config.stash[_features].items() if found is not None}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

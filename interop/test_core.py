@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ import libp2p
 from libp2p.protocols.identify import identify
 from libp2p.protocols.ping import ping
 
+from .conftest import Record
 from .ours import ECHO, RESET, Ours, WATCH, open_ours, pattern_digest
 from .peer import Peer, start_peer
 
@@ -65,10 +67,10 @@ async def test_connect(cell: Cell, role: str) -> None:
 
 
 @ROLES
-async def test_our_key_types(cell: Cell, role: str) -> None:
-    """The peer accepts all our key types."""
+async def test_our_key_types(cell: Cell, role: str, built: dict[str, dict[str, Any]]) -> None:
+    """The peer accepts our keys of all types it knows."""
     name, muxer, _ = cell
-    for key_type in ("ed25519", "secp256k1", "ecdsa", "rsa"):
+    for key_type in built[name]["key_types"]:
         with trio.fail_after(60):
             async with (
                 open_ours(muxer=muxer, key_type=key_type, listen=True) as ours,
@@ -83,16 +85,25 @@ async def test_our_key_types(cell: Cell, role: str) -> None:
 
 @ROLES
 async def test_transfer(cell: Cell, role: str) -> None:
-    """64 MiB echoed in both directions at once, compared by hash."""
+    """64 MiB echoed in both directions at once, compared by hash.
+
+    Over mplex one direction after the other: it has no flow control, so two echoes at once, each side blocked in a
+    write that the other does not read, are a deadlock that no implementation can avoid. py-libp2p gets 4 MiB.
+    """
     size = 64 * MIB if cell[0] != "py" else 4 * MIB
+    at_once = 1 if cell[1] == "mplex" else 2
     async with connected(cell, role) as (ours, peer, peer_id):
         results: dict[str, str] = {}
 
+        limiter = trio.CapacityLimiter(at_once)
+
         async def we() -> None:
-            results["we"] = await ours.echo(peer_id, size, 1)
+            async with limiter:
+                results["we"] = await ours.echo(peer_id, size, 1)
 
         async def they() -> None:
-            results["they"] = (await peer("echo", peer=ours.peer_id, size=size, seed=2))["sha256"]
+            async with limiter:
+                results["they"] = (await peer("echo", peer=ours.peer_id, size=size, seed=2))["sha256"]
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(we)
@@ -158,9 +169,39 @@ async def test_killed(cell: Cell, role: str) -> None:
                 await trio.sleep(0.05)
 
 
+HOLD = 30.0
+"""Seconds a reader holds."""
+
+
 @ROLES
-async def test_back_pressure(cell: Cell, role: str) -> None:
-    """A reader that holds for 30 s stops the writer, and nothing is lost afterwards: ours and theirs."""
+async def test_back_pressure(role: str, built: dict[str, dict[str, Any]], record: Record) -> None:
+    """A reader that holds for 30 s stops the writer, and nothing is lost: ours and theirs, all peers at the same time."""
+    failed: list[str] = []
+
+    async def one(name: str, muxer: str) -> None:
+        started = trio.current_time()
+        status, reason = "pass", ""
+        if muxer not in built[name]["muxers"]:
+            status, reason = "unsupported-by-peer", f"{muxer}: {built[name]['unsupported'].get(muxer)}"
+        elif muxer == "mplex":
+            status, reason = "unsupported-by-peer", "mplex has no flow control: a stream whose reader holds is reset"
+        else:
+            try:
+                await hold_and_release((name, muxer, "ed25519"), role, both="long-hold" not in built[name]["unsupported"])
+            except* Exception as group:
+                status, reason = "fail", repr(group.exceptions[0])[:300]
+                failed.append(f"{name} {muxer}: {reason}")
+        record("back_pressure", name, muxer, role, status, reason, trio.current_time() - started)
+
+    async with trio.open_nursery() as nursery:
+        for name in built:
+            for muxer in ("yamux", "mplex"):
+                nursery.start_soon(one, name, muxer)
+    assert not failed, "\n".join(failed)
+
+
+async def hold_and_release(cell: Cell, role: str, *, both: bool) -> None:
+    """Push 64 MiB into sinks that hold; ``both``: in both directions, else in ours only."""
     size = 64 * MIB
     async with connected(cell, role) as (ours, peer, peer_id):
         await peer("sink_hold")
@@ -176,18 +217,19 @@ async def test_back_pressure(cell: Cell, role: str) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(we)
-            nursery.start_soon(they)
-            await trio.sleep(30)
+            if both:
+                nursery.start_soon(they)
+            await trio.sleep(HOLD)
             # Windows and socket buffers may hold a few MiB; what counts is that it stopped.
-            stalled = sum(pushed)
-            assert stalled < size / 2
+            assert sum(pushed) < size / 2
             status = await peer("status")
             assert status["pushed"] < size / 2 and status["sunk"] == 0 and ours.sunk == 0
             assert await ours.half_close(peer_id, 1000, 8) == pattern_digest(8, 1000)
             await peer("sink_release")
             ours.hold = False
             ours.released.set()
-        assert answers == {"we": pattern_digest(6, size), "they": pattern_digest(7, size)}
+        assert answers.pop("we") == pattern_digest(6, size)
+        assert answers == ({"they": pattern_digest(7, size)} if both else {})
 
 
 @ROLES

@@ -81,9 +81,7 @@ def ping(
     run(partial(_ping, node, out, target, addrs or (), count or math.inf, interval), out)
 
 
-async def _ping(
-    node: Node, out: Output, target: str, addrs: Sequence[str], count: float, interval: float
-) -> None:
+async def _ping(node: Node, out: Output, target: str, addrs: Sequence[str], count: float, interval: float) -> None:
     rtts = Rtts()
     async with node.running() as host:
         connection, seconds = await _connected(host, out, target, addrs)

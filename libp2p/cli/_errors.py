@@ -9,7 +9,7 @@ class Failure(Libp2pError):
     """The command could not do what it was asked for; the text says why."""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
+class Interrupted(Exception):
     """A signal ended the command.
 
     Attributes:

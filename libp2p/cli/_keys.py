@@ -37,9 +37,7 @@ Bits = Annotated[int, typer.Option(min=2048, max=8192, help="Size of an RSA key.
 Force = Annotated[bool, typer.Option("--force", help="Replace the key that is there: its peer id is gone for good.")]
 Who = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[PEER]", callback=lambda value: value and check_target(value), help="A peer id, or an address with one."
-    ),
+    typer.Argument(metavar="PEER", callback=check_target, help="A peer id, or an address with one."),
 ]
 
 

@@ -28,7 +28,7 @@ EVERYWHERE = "/ip4/0.0.0.0/tcp/0"
 
 Where = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ADDR]…", callback=check_addrs, help=f"Where to listen. Default: {EVERYWHERE}"),
+    typer.Argument(metavar="ADDR", callback=check_addrs, help=f"Where to listen. Default: {EVERYWHERE}"),
 ]
 
 
@@ -67,6 +67,7 @@ async def _listen(node: Node, out: Output) -> None:
 
 
 def _report(event: Event, out: Output) -> None:
+    record: dict[str, object]
     match event:
         case ConnectionOpened(peer=peer, connection=connection):
             addr, direction = str(connection.remote_addr), connection.direction.value

@@ -6,9 +6,12 @@ import logging
 import sys
 import traceback
 from types import TracebackType
+from typing import TypeAlias
 
 from .._util.contain import leaves
 from ._text import clean
+
+_ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class _Formatter(logging.Formatter):
@@ -22,16 +25,16 @@ class _Formatter(logging.Formatter):
         super().__init__("%(relativeCreated)7d ms %(levelname)-7s %(name)s: %(message)s")
         self._tracebacks = tracebacks
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+    def formatMessage(self, record: logging.LogRecord) -> str:
         """The line, without what would move a terminal's cursor, and with the exception's own text."""
         line = clean(super().formatMessage(record))
         if self._tracebacks or not record.exc_info or record.exc_info[1] is None:
             return line
         return f"{line}: {_summary(record.exc_info[1])}"
 
-    def formatException(self, ei: object) -> str:  # noqa: N802 - the name is logging's
+    def formatException(self, ei: _ExcInfo) -> str:
         """The traceback, or nothing."""
-        return super().formatException(ei) if self._tracebacks else ""  # type: ignore[arg-type]  # as it came
+        return super().formatException(ei) if self._tracebacks else ""
 
 
 def configure(verbose: int) -> None:

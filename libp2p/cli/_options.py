@@ -42,8 +42,10 @@ def check_addrs(value: str | Sequence[str] | None) -> str | Sequence[str] | None
     return value
 
 
-def check_target(value: str) -> str:
+def check_target(value: str | None) -> str | None:
     """Refuse what is neither an address nor a peer id. A callback for arguments."""
+    if value is None:
+        return None
     if value.startswith("/"):
         check_addrs(value)
         return value
@@ -72,7 +74,9 @@ Target = Annotated[
 ]
 MoreAddrs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ADDR]…", callback=check_addrs, help="More addresses of the same peer.", show_default=False),
+    typer.Argument(
+        metavar="ADDR", callback=check_addrs, help="More addresses of the same peer.", show_default=False
+    ),
 ]
 KeyFile = Annotated[
     Path | None,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
 import trio
 import typer
 
-from ..abc import Host
 from ..protocols.pubsub import Floodsub, Messages, Pubsub
-from ._errors import Failure
 from ._node import Node, run
 from ._options import (
     Json,
@@ -26,7 +24,7 @@ from ._options import (
     Verbose,
     check_addrs,
 )
-from ._output import DIM, NAME, Output
+from ._output import NAME, Output
 from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company
 from ._typed import PipedLines
 
@@ -35,7 +33,7 @@ app = typer.Typer(help="Send and receive messages of topics.", no_args_is_help=T
 Topic = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.", show_default=False)]
 MessageArgs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[MESSAGE]…", help="What to publish; without any, each line of standard input."),
+    typer.Argument(metavar="MESSAGE", help="What to publish; without any, each line of standard input."),
 ]
 Peers = Annotated[
     list[str] | None,
@@ -45,3 +43,105 @@ Peers = Annotated[
 ]
 SubCount = Annotated[int, typer.Option("--count", min=0, help="End after so many messages; 0 for never.")]
 MinPeers = Annotated[int, typer.Option("--wait-for", min=1, metavar="N", help="Publish once N peers are subscribed.")]
+
+
+@app.command()
+def sub(
+    topic: Topic,
+    peers: Peers = None,
+    listen: Listen = None,
+    count: SubCount = 0,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    security: SecurityOption = Security.NOISE,
+    muxer: MuxerOption = MuxerName.YAMUX,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Print the messages of TOPIC as they come."""
+    _check_company(peers, listen)
+    out = Output(as_json=as_json, verbose=verbose)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
+    run(partial(_sub, node, out, topic, peers or (), count or math.inf), out)
+
+
+async def _sub(node: Node, out: Output, topic: str, peers: Sequence[str], count: float) -> None:
+    pubsub = Pubsub(Floodsub())
+    async with (
+        node.running(pubsub) as host,
+        pubsub.subscribe(topic) as messages,
+        trio.open_nursery() as nursery,
+    ):
+        await join(host, out, peers)
+        nursery.start_soon(fail_when_alone, host, node)
+        await _print(messages, out, count)
+        nursery.cancel_scope.cancel()
+
+
+async def _print(messages: Messages, out: Output, count: float) -> None:
+    seen = 0
+    async for message in messages:
+        text = message.data.decode(errors="replace")
+        # The author's name is for people; what a script reads is the message.
+        head = [(f"{author(message)} ", NAME)] if out.is_terminal else []
+        out.result(described(message), *head, text)
+        seen += 1
+        if seen >= count:
+            return
+
+
+@app.command()
+def pub(
+    topic: Topic,
+    messages: MessageArgs = None,
+    peers: Peers = None,
+    listen: Listen = None,
+    wait_for: MinPeers = 1,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    security: SecurityOption = Security.NOISE,
+    muxer: MuxerOption = MuxerName.YAMUX,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Publish messages to TOPIC, once somebody is subscribed to it.
+
+    With --listen it waits for subscribers as long as it takes, else for --timeout.
+    """
+    _check_company(peers, listen)
+    out = Output(as_json=as_json, verbose=verbose)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
+    run(partial(_pub, node, out, topic, messages or (), peers or (), wait_for), out)
+
+
+async def _pub(
+    node: Node, out: Output, topic: str, messages: Sequence[str], peers: Sequence[str], wait_for: int
+) -> None:
+    pubsub = Pubsub(Floodsub())
+    async with node.running(pubsub) as host, trio.open_nursery() as nursery:
+        await join(host, out, peers)
+        nursery.start_soon(fail_when_alone, host, node)
+        await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
+        published = await _publish(pubsub, topic, messages) if messages else await _publish_lines(pubsub, topic, out)
+        await flush()
+        nursery.cancel_scope.cancel()
+    out.result({"topic": topic, "published": published}, f"published {published} to {topic}")
+
+
+async def _publish(pubsub: Pubsub, topic: str, messages: Sequence[str]) -> int:
+    for message in messages:
+        await pubsub.publish(topic, message.encode())
+    return len(messages)
+
+
+async def _publish_lines(pubsub: Pubsub, topic: str, out: Output) -> int:
+    count = 0
+    async for line in PipedLines(out):
+        await pubsub.publish(topic, line)
+        count += 1
+    return count
+
+
+def _check_company(peers: Sequence[str] | None, listen: Sequence[str] | None) -> None:
+    if not peers and not listen:
+        raise typer.BadParameter("give --peer ADDR, or --listen ADDR, or both: a node alone has nobody to talk to")

@@ -42,11 +42,17 @@ async def join(host: Host, out: Output, addrs: Sequence[str]) -> None:
         out.note(str(failure).replace("\n", ""))
 
 
-async def wait_for_company(host: Host, pubsub: Pubsub, topic: str, count: int) -> None:
-    """Return when ``count`` peers are subscribed to ``topic``."""
-    with host.subscribe(TopicPeerJoined) as events:
+async def wait_for_company(host: Host, pubsub: Pubsub, topic: str, count: int, *, patience: float) -> None:
+    """Return when ``count`` peers are subscribed to ``topic``.
+
+    Raises:
+        Failure: they are not after ``patience`` seconds.
+    """
+    with trio.move_on_after(patience), host.subscribe(TopicPeerJoined) as events:
         while len(pubsub.peers(topic)) < count:
             await events.receive()
+        return
+    raise Failure(f"{len(pubsub.peers(topic))} of {count} peers are subscribed to {topic!r} after {patience:g} s")
 
 
 async def fail_when_alone(host: Host, node: Node) -> None:

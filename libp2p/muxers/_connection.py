@@ -232,9 +232,13 @@ class MachineConnection(MuxedConnection):
 
         Not a checkpoint when nothing is in the way: the first use of the stream is one.
         """
-        while (refusal := self.machine.refusal) is not None:
+        while True:
             if self._end is not None:
+                # Looked at first: a machine whose connection was lost may know nothing of it.
                 raise ConnectionClosed(self._end.reason, code=self._end.code, remote=self._end.remote)
+            refusal = self.machine.refusal
+            if refusal is None:
+                break
             if refusal == REFUSED_STREAMS:
                 raise LimitExceeded("streams_per_connection", self.machine.outbound_count)
             if refusal != REFUSED_BACKLOG:

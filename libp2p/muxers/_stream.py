@@ -24,6 +24,8 @@ from ..errors import ConnectionClosed, NegotiationError, RemoteProtocolError, St
 if TYPE_CHECKING:
     from ._connection import MachineConnection
 
+NEGOTIATION_FAILED = 0x1001
+"""Stream error code (specs error-codes)."""
 TURN_SIZE = 256 * 1024
 """Bytes one stream may write before other streams get their turn."""
 
@@ -186,7 +188,11 @@ class MachineStream(MuxedStream):
                     return
         except IndexError:
             failure = "the peer closed the stream while negotiating"
-        except StreamReset:
+        except StreamReset as exc:
+            # An optimistic stream is for a protocol the peer is known to serve, so a reset is most likely its handler's
+            # (rust's resets before the answer is flushed). Only go says by a code that it refuses the protocol.
+            if exc.code != NEGOTIATION_FAILED:
+                raise
             failure = "the peer reset the stream while negotiating"
         except (NegotiationError, RemoteProtocolError) as exc:
             failure = str(exc)

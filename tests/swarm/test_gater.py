@@ -119,7 +119,7 @@ NEVER = [
     "/ip6/ff02::1/udp/1/quic-v1",
     "/dns4/example.com/tcp/1",
     "/dnsaddr/example.com",
-    "/unix/tmp%2Fsocket",
+    "/unix/run%2Fsocket",
     f"/dns4/example.com/tcp/1/p2p/{GOOD}/p2p-circuit",
     f"/ip4/169.254.169.254/tcp/1/p2p/{GOOD}/p2p-circuit",
     "/tcp/80",

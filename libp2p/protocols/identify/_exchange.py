@@ -14,6 +14,8 @@ IDENTIFY: ProtocolId = "/ipfs/id/1.0.0"
 IDENTIFY_PUSH: ProtocolId = "/ipfs/id/push/1.0.0"
 TIMEOUT = 5.0
 """Seconds that one conversation may take (go; js gives it 10)."""
+TURN = 1.0
+"""Seconds to wait for another conversation with the same peer to end, before asking again (ours)."""
 
 
 class IdentifyFailed(ServiceError):
@@ -59,9 +61,10 @@ async def identify(host: Host, target: Target, *, timeout: float = TIMEOUT) -> I
                 if not isinstance(reset, StreamReset) or not reset.remote:
                     raise
             # A js peer answers one identify at a time, and the host's service may just be asking, too: after it, then.
-            async for event in identified:
-                if event.peer == peer:
-                    break
+            with trio.move_on_after(TURN):
+                async for event in identified:
+                    if event.peer == peer:
+                        break
             return await request(await host.open_stream(peer, IDENTIFY))
     except trio.TooSlowError as exc:
         raise IdentifyFailed(target, f"no answer within {timeout:g} s") from exc

@@ -12,7 +12,6 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from ...abc import Direction, MuxedConnection, MuxedStream, Muxer, SecureStream, Stream
 from ...addressing import parse
@@ -195,7 +194,7 @@ class MuxerConformance(StreamConformance):
         for end in connected.ends:
             kept = {what: count for what, count in self.in_use(end).items() if count > 2}
             assert not kept, f"{end!r} keeps {kept}"
-        await wait_all_tasks_blocked(0.01)
+        await self.quiet()
         for end in connected.ends:
             assert not any(self.in_use(end).values()), f"{end!r} keeps {self.in_use(end)}"
 
@@ -243,7 +242,7 @@ class MuxerConformance(StreamConformance):
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(send)
-                    await wait_all_tasks_blocked(0.01)
+                    await self.quiet()
                     assert not sent.is_set()
                     nursery.start_soon(_drain, other)
                     await sent.wait()
@@ -266,7 +265,7 @@ class MuxerConformance(StreamConformance):
                         assert isinstance(stream, MuxedStream)
                         stream.on_end = partial(ended.append, number)
                     await way(connected, *pair)
-                    await wait_all_tasks_blocked(0.01)
+                    await self.quiet()
                     assert sorted(ended) == [0, 1]
                     for stream in pair:
                         stream.reset()
@@ -296,12 +295,13 @@ class MuxerConformance(StreamConformance):
                     if self.flow_control:
                         await self._clog(pairs[0][0])
                     async with trio.open_nursery() as nursery:
-                        for one, other in pairs:
+                        for number, (one, other) in enumerate(pairs):
                             nursery.start_soon(_expect_lost, one.receive_some)
-                            nursery.start_soon(_expect_lost, partial(receive_all, other))
+                            if number:  # reading the first would make room for its writer
+                                nursery.start_soon(_expect_lost, partial(receive_all, other))
                         if self.flow_control:
                             nursery.start_soon(_expect_lost, partial(pairs[0][0].send_all, b"x"))
-                        await wait_all_tasks_blocked()
+                        await self.quiet()
                         await finish(connected.ends[who])
                     await self._assert_over(connected)
 
@@ -333,7 +333,7 @@ class MuxerConformance(StreamConformance):
 
                 nursery.start_soon(end.run, lambda stream: stream.reset())
                 nursery.start_soon(write)
-                await wait_all_tasks_blocked(0.01)
+                await self.quiet()
                 with trio.fail_after(1.5):
                     await end.aclose()
 

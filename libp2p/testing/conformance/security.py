@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from ...crypto.keys import PrivateKey
 from ...errors import PeerIdMismatch, SecurityError
 from ...peer_id import PeerId
 from ...transports.memory import Memory, MemoryNetwork, Wire
+from ..flaky import Dribble
 from ..keys import seeded_key
 from .stream import receive_exactly
 
@@ -76,8 +77,8 @@ class SecurityConformance(ABC):
     stranger_key = seeded_key("stranger")
 
     @asynccontextmanager
-    async def _connected(self, buffer: int = 256 * 1024) -> AsyncIterator[_Meeting]:
-        network = MemoryNetwork(buffer=buffer)
+    async def _connected(self) -> AsyncIterator[_Meeting]:
+        network = MemoryNetwork()
         transport = Memory(network)
         listener = await Memory(network).listen(parse("/memory/0"))
         dialed = await transport.dial(listener.addresses[0], peer=None)
@@ -190,12 +191,18 @@ class SecurityConformance(ABC):
     async def test_pieces_of_any_size(self) -> None:
         """The handshake and what follows it survive being cut into single bytes."""
         for size in (1, 7, 60):
-            async with self._connected(buffer=size) as meeting:
+            async with self._connected() as meeting:
+                meeting.dialer = replace(meeting.dialer, stream=Dribble(meeting.dialer.stream, size))
+                meeting.listener = replace(meeting.listener, stream=Dribble(meeting.listener.stream, size))
                 await self._secure(meeting)
                 ours, theirs = meeting.channels
+                await ours.stream.send_all(b"cut into pieces")
+                assert await receive_exactly(theirs.stream, 15) == b"cut into pieces"
+                # Over such a stream what is written waits for its flush.
+                assert theirs.stream.write([b"over a stream", bytes(100_000)]) is False
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(ours.stream.send_all, b"cut into pieces")
-                    assert await receive_exactly(theirs.stream, 15) == b"cut into pieces"
+                    nursery.start_soon(theirs.stream.flush)
+                    assert await receive_exactly(ours.stream, 100_013) == b"over a stream" + bytes(100_000)
 
     async def test_bytes_behind_the_handshake_are_kept(self) -> None:
         """Whoever finishes first may send at once; it may all arrive in one piece with the handshake's end."""

@@ -59,11 +59,13 @@ class StreamConformance(ABC):
 
     Attributes:
         seconds: how long each test may take, on whatever clock it runs.
+        delay: seconds that bytes may be under way without anybody noticing, for connections on a virtual clock.
         flow_control: whether a reader who does not read holds the writer back.
         reset_codes: whether the code of a reset arrives.
     """
 
     seconds: float = 30.0
+    delay: float = 0.0
     flow_control: bool = True
     reset_codes: bool = True
 
@@ -80,19 +82,28 @@ class StreamConformance(ABC):
                 one.reset()
                 other.reset()
 
-    @staticmethod
-    async def _clog(stream: Stream) -> None:
+    async def quiet(self) -> None:
+        """Return when nothing happens any more by itself."""
+        await wait_all_tasks_blocked(0 if self.delay else 0.01)
+        if self.delay:
+            await trio.sleep(self.delay)
+
+    async def _clog(self, stream: Stream) -> None:
         """Write until there is no room."""
-        with trio.move_on_after(5) as scope:
+        with trio.move_on_after(self.seconds / 2) as scope:
             while True:
                 with trio.CancelScope() as step:
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(_cancel_when_blocked, step)
+                        nursery.start_soon(self._cancel_when_quiet, step)
                         await stream.send_all(bytes(65536))
                         nursery.cancel_scope.cancel()
                 if step.cancelled_caught:
                     return
         assert not scope.cancelled_caught, "the writer is never held back"
+
+    async def _cancel_when_quiet(self, scope: trio.CancelScope) -> None:
+        await self.quiet()
+        scope.cancel()
 
     # --- Trio's contract
 
@@ -220,7 +231,7 @@ class StreamConformance(ABC):
             await one.send_all(b"in time")
             await source.settle()
             source.lose()
-            await wait_all_tasks_blocked()
+            await self.quiet()
             assert await receive_exactly(other, 7) == b"in time"
             for use in (other.receive_some, lambda: other.send_all(b"x"), one.receive_some):
                 with pytest.raises(ConnectionClosed) as caught:
@@ -315,10 +326,12 @@ class StreamConformance(ABC):
         data = bytes(range(256)) * 40
         async with self._pair() as (_, one, other), trio.open_nursery() as nursery:
             nursery.start_soon(_send_in_pieces, one, data)
-            got = bytearray()
+            got, steps = bytearray(), 0
             while len(got) < len(data):
+                steps = (steps + 1) % 7
                 with trio.CancelScope() as scope:
-                    nursery.start_soon(_cancel_soon, scope, len(got) % 5)
+                    if steps:  # now and then it may wait: else no time passes on a virtual clock
+                        nursery.start_soon(_cancel_soon, scope, steps)
                     got += await other.receive_some(97)
             assert got == data
 
@@ -411,9 +424,4 @@ async def _send_in_pieces(stream: Stream, data: bytes) -> None:
 async def _cancel_soon(scope: trio.CancelScope, steps: int) -> None:
     for _ in range(steps):
         await trio.lowlevel.checkpoint()
-    scope.cancel()
-
-
-async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
-    await wait_all_tasks_blocked()
     scope.cancel()

@@ -34,12 +34,15 @@ class TransportConformance(ABC):
         nobody_addr: something to dial where nobody listens.
         foreign_addrs: what the transport must not claim to understand.
         seconds: how long each test may take.
+        settle: real seconds after which a full connection does not move any more: a kernel acknowledges late what
+            nobody reads (40 ms in Linux), and only then is there room again.
     """
 
     listen_addr: str
     nobody_addr: str
     foreign_addrs: tuple[str, ...] = FOREIGN
     seconds: float = 30.0
+    settle: float = 0.0
 
     @abstractmethod
     def make(self) -> Transport:
@@ -110,7 +113,7 @@ class TransportConformance(ABC):
                     one, other = await make()
                     assert isinstance(one, DirectStream)
                     assert isinstance(other, DirectStream)
-                    await _fill(one, other)
+                    await _fill(one, other, settle=self.settle)
                     return one, other
 
                 one, other = await make()
@@ -249,7 +252,7 @@ class TransportConformance(ABC):
                     nursery.start_soon(ask, number)
 
 
-async def _fill(*streams: DirectStream) -> None:
+async def _fill(*streams: DirectStream, settle: float) -> None:
     """Send until there is no room, also after what is under way has found its place."""
     busy = True
     while busy:
@@ -261,8 +264,7 @@ async def _fill(*streams: DirectStream) -> None:
                     busy = True
             except trio.WouldBlock:
                 pass
-        # A kernel acknowledges late what nobody reads (40 ms in Linux), and only then is there room again.
-        await wait_all_tasks_blocked(0.06)
+        await wait_all_tasks_blocked(settle)
 
 
 async def _cancel_after(scope: trio.CancelScope, steps: int) -> None:

@@ -64,7 +64,8 @@ export async function createHost ({ security, muxer, keyType, pubsub, listen }) 
     services: {
       identify: identify(),
       identifyPush: identifyPush(),
-      ping: ping(),
+      // One of ours may still be closing when the next is opened.
+      ping: ping({ maxOutboundStreams: 8 }),
       ...PUBSUBS[pubsub]()
     }
   })

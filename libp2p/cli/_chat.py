@@ -1,0 +1,119 @@
+"""``libp2p chat``: a room for people, and for programs that read and write lines."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+import trio
+import typer
+
+from ..abc import Host
+from ..peer_id import PeerId
+from ..protocols.pubsub import Floodsub, Messages, NoPeers, Pubsub, TopicPeerJoined, TopicPeerLeft
+from ._listen import EVERYWHERE
+from ._node import Node, run
+from ._options import (
+    Json,
+    KeyFile,
+    Listen,
+    MuxerName,
+    MuxerOption,
+    Security,
+    SecurityOption,
+    Timeout,
+    Verbose,
+    check_addrs,
+)
+from ._output import DIM, NAME, Output
+from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company
+from ._typed import PipedLines, TypedLines, open_input
+
+Addrs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ADDR", callback=check_addrs, help="Who is in the room already.", show_default=False),
+]
+Room = Annotated[str, typer.Option(metavar="TOPIC", help="The room.")]
+Name = Annotated[str | None, typer.Option(metavar="TEXT", help="Put 'TEXT: ' before what you say.", show_default=False)]
+
+
+def chat(
+    addrs: Addrs = None,
+    room: Room = "chat",
+    name: Name = None,
+    listen: Listen = None,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    security: SecurityOption = Security.NOISE,
+    muxer: MuxerOption = MuxerName.YAMUX,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Talk in a room: each line goes to everybody in it.
+
+    Without ADDR it opens a room, and says at which addresses others can join. Piped input is sent once somebody is
+    there; when it ends, so does the command.
+    """
+    if not addrs and not listen:
+        listen = [EVERYWHERE]
+    out = Output(as_json=as_json, verbose=verbose)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
+    run(partial(_chat, node, out, room, addrs or (), f"{name}: " if name else ""), out)
+
+
+async def _chat(node: Node, out: Output, room: str, addrs: Sequence[str], prefix: str) -> None:
+    pubsub = Pubsub(Floodsub())
+    async with (
+        node.running(pubsub) as host,
+        pubsub.subscribe(room) as messages,
+        trio.open_nursery() as nursery,
+    ):
+        await join(host, out, addrs)
+        nursery.start_soon(fail_when_alone, host, node)
+        with open_input(out) as typed:
+            nursery.start_soon(_show_messages, messages, typed)
+            nursery.start_soon(_show_people, host, pubsub, room, typed)
+            if not os.isatty(0):
+                patience = math.inf if node.listen else node.timeout
+                await wait_for_company(host, pubsub, room, 1, patience=patience)
+            async for line in typed:
+                await _speak(pubsub, room, prefix.encode() + line, typed)
+            await flush()
+            nursery.cancel_scope.cancel()
+
+
+async def _speak(pubsub: Pubsub, room: str, data: bytes, typed: PipedLines | TypedLines) -> None:
+    if isinstance(typed, TypedLines):
+        if not data.strip():
+            return
+        typed.show({}, ("you ", DIM), data.decode())
+    try:
+        await pubsub.publish(room, data)
+    except NoPeers:
+        typed.show({"event": "unheard"}, ("nobody else is here", DIM))
+
+
+async def _show_messages(messages: Messages, typed: PipedLines | TypedLines) -> None:
+    async for message in messages:
+        typed.show(described(message), (f"{author(message)} ", NAME), message.data.decode(errors="replace"))
+
+
+async def _show_people(host: Host, pubsub: Pubsub, room: str, typed: PipedLines | TypedLines) -> None:
+    with host.subscribe(TopicPeerJoined, TopicPeerLeft) as events:
+        for peer in pubsub.peers(room):
+            _show_person("joined", peer, typed)
+        async for event in events:
+            match event:
+                case TopicPeerJoined(peer=peer, topic=topic) if topic == room:
+                    _show_person("joined", peer, typed)
+                case TopicPeerLeft(peer=peer, topic=topic) if topic == room:
+                    _show_person("left", peer, typed)
+                case _:
+                    pass
+
+
+def _show_person(what: str, peer: PeerId, typed: PipedLines | TypedLines) -> None:
+    typed.show({"event": what, "peer": str(peer)}, (f"{peer.short()} {what}", DIM))

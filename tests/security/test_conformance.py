@@ -1,0 +1,25 @@
+"""Every security protocol against the contract of security protocols."""
+
+from __future__ import annotations
+
+from libp2p.crypto.keys import PrivateKey
+from libp2p.security.noise import Noise
+from libp2p.security.plaintext import Plaintext
+from libp2p.testing.conformance import SecurityConformance
+
+
+class TestNoise(SecurityConformance):
+    def make(self, key: PrivateKey) -> Noise:
+        return Noise(key)
+
+
+class TestNoiseWithEarlyMuxers(SecurityConformance):
+    def make(self, key: PrivateKey) -> Noise:
+        return Noise(key, ["/yamux/1.0.0", "/mplex/6.7.0"])
+
+
+class TestPlaintext(SecurityConformance):
+    proves = False
+
+    def make(self, key: PrivateKey) -> Plaintext:
+        return Plaintext(key)

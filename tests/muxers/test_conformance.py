@@ -20,6 +20,7 @@ from libp2p.security.noise import Noise
 from libp2p.security.plaintext import Plaintext
 from libp2p.testing import seeded_key
 from libp2p.testing.conformance import MuxerConformance, SecurePair
+from libp2p.testing.flaky import Plain
 from libp2p.transports.memory import Memory, MemoryNetwork
 from libp2p.transports.tcp import Tcp, TcpStream
 
@@ -117,6 +118,20 @@ class TestYamuxOverSlowNoise(_Yamux, _OverNoise):
 
     def network(self) -> MemoryNetwork:
         return MemoryNetwork(2, latency=0.03, jitter=0.01, rate=20e6, loss=0.001, buffer=64 * 1024)
+
+
+class TestYamuxOverPlainStream(_Yamux, _OverNoise):
+    """Over a stream that cannot be used without waiting, as WebSockets and relayed connections."""
+
+    @asynccontextmanager
+    async def open_secure_pair(self) -> AsyncIterator[SecurePair]:
+        network = self.network()
+        listener = await Memory(network).listen(parse("/memory/0"))
+        ours = await Memory(network).dial(listener.addresses[0], peer=None)
+        theirs = await listener.accept()
+        await listener.aclose()
+        async with _secured(Noise, Plain(ours.stream), Plain(theirs.stream), network.connections[0].kill) as pair:
+            yield pair
 
 
 class TestYamuxThroughAStraw(_Yamux, _Counted):

@@ -1,4 +1,4 @@
-"""Both stores keep the contract of ``libp2p.abc.Peerstore``."""
+"""Both peerstores against the contract of peerstores."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from libp2p.abc import Peerstore
 from libp2p.peerstore import MemoryPeerstore, SqlitePeerstore
-from libp2p.testing.conformance.peerstore import PeerstoreConformance
+from libp2p.testing.conformance import PeerstoreConformance
 
 
-class TestMemoryPeerstore(PeerstoreConformance):
-    def make(self) -> Peerstore:
+class TestMemory(PeerstoreConformance):
+    def make(self) -> MemoryPeerstore:
         return MemoryPeerstore(clock=self.now)
 
 
-class TestSqlitePeerstore(PeerstoreConformance):
+class TestSqlite(PeerstoreConformance):
     @pytest.fixture(autouse=True)
-    def folder(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "peers.db"
+    def _folder(self, tmp_path: Path) -> None:
+        self._path = tmp_path / "peers.sqlite"
 
-    def make(self) -> Peerstore:
-        return SqlitePeerstore(self.path, clock=self.now)
+    def make(self) -> SqlitePeerstore:
+        return SqlitePeerstore(self._path, clock=self.now, wall_clock=lambda: self.now() + 1e9)

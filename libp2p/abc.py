@@ -45,7 +45,7 @@ class Direction(enum.Enum):
 
 
 class DirectStream(ByteStream, ABC):
-    """A byte stream that can also be used without a task switch, for the layers that batch (section 2.4 of the design).
+    """A byte stream that can also be used without a task switch, for the layers that batch.
 
     The non-blocking methods never wait and are not checkpoints. One task reads, one task writes.
     """

@@ -16,7 +16,7 @@ from ..peer_id import PeerId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerstoreConfig:
-    """The bounds of a peerstore. Sources: go ``pstoremem`` and RELIABILITY 4, where not said otherwise."""
+    """The bounds of a peerstore. Sources: go ``pstoremem`` and our own measurements, where not said otherwise."""
 
     addrs_per_peer: int = 64
     """Addresses of a peer that is not connected (go, litep2p)."""

@@ -19,6 +19,8 @@ class SwarmConfig:
         dial_timeout: seconds for one address, from the first packet to the muxer (go: 15).
         accept_timeout: seconds for an inbound connection, likewise; an absolute deadline that no byte extends.
         close_timeout: seconds that closing all connections may take when the host ends.
+        allow_private_names: dial private addresses that a name of a peer's resolves to. Addresses the caller gives are
+            always dialled.
         limits: what is refused.
         trim: when connections that nobody needs are closed.
     """
@@ -26,6 +28,7 @@ class SwarmConfig:
     dial_timeout: float = 15.0
     accept_timeout: float = 15.0
     close_timeout: float = 2.0
+    allow_private_names: bool = False
     streams: StreamConfig = field(default_factory=StreamConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     rank: RankConfig = field(default_factory=RankConfig)

@@ -28,7 +28,7 @@ from ._config import SwarmConfig
 from ._connection import SwarmConnection
 from ._dial_plan import Backoff, DialPlan
 from ._dial_rank import rank
-from ._gater import Gater
+from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
 from ._upgrade import Progress, Upgraded, Upgrader
 
@@ -180,7 +180,7 @@ class Dialing:
                 bare, peer = split_peer(found)
                 if (peer is not None and peer != dial.peer and dial.peer is not None) or self._transport(bare) is None:
                     continue
-                refusal = self._refusal(dial.peer, bare, insist)
+                refusal = self._refusal(dial.peer, bare, insist, named=found is not addr)
                 if refusal is None:
                     candidates[bare] = None
                 else:
@@ -192,7 +192,11 @@ class Dialing:
             return await self._resolver.resolve(addr)
         return (addr,)
 
-    def _refusal(self, peer: PeerId | None, addr: Multiaddr, insist: bool) -> Libp2pError | None:
+    def _refusal(self, peer: PeerId | None, addr: Multiaddr, insist: bool, *, named: bool) -> Libp2pError | None:
+        """Why ``addr`` must not be dialled; ``named`` when a name led to it."""
+        if named and not insist and not remote_addr_allowed(addr, allow_private=self._config.allow_private_names):
+            # Somebody else gave us the name, and may answer with what is behind our firewall.
+            return TransportError(addr, "a private address behind a name that a peer gave")
         if not self._gater.dial_addr(peer, addr):
             return ConnectionDenied(addr)
         now = trio.current_time()

@@ -70,12 +70,12 @@ class LimitsConfig:
 
     ``connections`` and ``connections_inbound`` are not go's base of 128 and 64, because every new connection has a
     minute of grace in which it is not trimmed: a bootstrap node that a thousand newcomers join within that minute
-    (RELIABILITY case X10, no refusal allowed) needs room for all of them, and go reaches the same room by scaling with
+    (case X10, no refusal allowed) needs room for all of them, and go reaches the same room by scaling with
     memory. At 40 KB each (T5) 1,280 connections cost 50 MB. The 256 that inbound cannot take stay free for our own
     dials, so that a flood never cuts us off from peers that we choose. :meth:`fitted` lowers both on small machines.
     """
 
-    connections: int = _limit(1280, OnFull.REFUSE, "ours: inbound + 256 for our own dials; RELIABILITY X10, T5")
+    connections: int = _limit(1280, OnFull.REFUSE, "ours: inbound + 256 for our own dials; cases X10, T5")
     connections_inbound: int = _limit(1024, OnFull.REFUSE, "ours: a join of 1,000 nodes within the grace, X10")
     connections_per_peer: int = _limit(8, OnFull.REFUSE, "go resource manager, peer scope")
     connections_per_ip: int = _limit(8, OnFull.REFUSE, "go conn_limiter.go: per IPv4 /32, inbound here")
@@ -86,17 +86,16 @@ class LimitsConfig:
     connection_rate_per_ip6_48: float = _limit(0.5, OnFull.REFUSE, "go conn_rate_limiter.go, as above", counted=False)
     connection_burst_per_ip6_48: int = _limit(80, OnFull.REFUSE, "go conn_rate_limiter.go, as above", counted=False)
     rate_entries: int = _limit(16384, OnFull.FORGET, "ours: addresses whose rate is remembered, 3 MB", counted=False)
-    pending_inbound: int = _limit(64, OnFull.EVICT, "RELIABILITY 4 and T1")
-    handshakes_in_crypto: int = _limit(16, OnFull.WAIT, "RELIABILITY 4 and T2: 16 handshakes are 10 ms of CPU")
+    pending_inbound: int = _limit(64, OnFull.EVICT, "ours; case T1")
     dials: int = _limit(160, OnFull.WAIT, "go limiter.go: concurrent dials")
     dials_per_peer: int = _limit(8, OnFull.WAIT, "go limiter.go, rust; the dial plan waits by itself")
     dial_queue: int = _limit(500, OnFull.REFUSE, "js connection manager; T10: callers waiting for a dial")
     dial_addresses_per_peer: int = _limit(25, OnFull.FORGET, "js and T9: no more are tried in one dial", counted=False)
     streams_inbound: int = _limit(16384, OnFull.REFUSE, "ours: of all connections; four times X10's 200 x 20")
-    streams_inbound_per_connection: int = _limit(256, OnFull.REFUSE, "go peer scope; RELIABILITY 4")
-    streams_outbound_per_connection: int = _limit(512, OnFull.REFUSE, "go peer scope; RELIABILITY 4")
-    streams_inbound_per_protocol: int = _limit(64, OnFull.REFUSE, "RELIABILITY 4: per protocol and peer")
-    streams_outbound_per_protocol: int = _limit(128, OnFull.REFUSE, "RELIABILITY 4: per protocol and peer")
+    streams_inbound_per_connection: int = _limit(256, OnFull.REFUSE, "go resource manager, peer scope")
+    streams_outbound_per_connection: int = _limit(512, OnFull.REFUSE, "go resource manager, peer scope")
+    streams_inbound_per_protocol: int = _limit(64, OnFull.REFUSE, "ours: per protocol and peer")
+    streams_outbound_per_protocol: int = _limit(128, OnFull.REFUSE, "ours: per protocol and peer")
     protocols: tuple[tuple[str, int], ...] = (
         ("/ipfs/ping/1.0.0", 2),
         ("/libp2p/autonat/1.0.0", 2),

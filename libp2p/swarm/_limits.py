@@ -5,8 +5,8 @@ reserves first and gets a :class:`Token`; releasing the token gives back exactly
 is released. A reservation that spans several counters takes all of them or none.
 
 An inbound connection is charged before anything about it is believed: :meth:`Scopes.reserve_pending` when it is
-accepted (totals, address, rate), :meth:`Scopes.reserve_handshake` around the cryptography, and
-:meth:`Scopes.reserve_connection` once the peer is known, which takes over what the pending token held.
+accepted (totals, address, rate), and :meth:`Scopes.reserve_connection` once the peer is known, which takes over what
+the pending token held.
 
 Rows whose policy is ``WAIT`` are waited for by the driver (a semaphore of the row's value); the counter here shows the
 use, and refuses if the driver forgot to wait.
@@ -168,14 +168,6 @@ class Scopes:
         del self._pending[victim]
         self._refused["pending_inbound"] += 1
         return victim
-
-    def reserve_handshake(self) -> Token:
-        """Charge a handshake while it computes.
-
-        Raises:
-            LimitExceeded: the driver did not wait for its turn.
-        """
-        return self._reserve([("handshakes_in_crypto", None, self.config.handshakes_in_crypto)])
 
     def reserve_connection(
         self, peer: Hashable, ip: str | None, *, inbound: bool, pending: PendingToken | None = None

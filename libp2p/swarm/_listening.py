@@ -76,7 +76,9 @@ class Listening:
                 if token is None:
                     await trio.aclose_forcefully(raw.stream if isinstance(raw, RawConnection) else raw)
                 else:
-                    nursery.start_soon(self._upgrade, raw, token)
+                    scope = trio.CancelScope(deadline=trio.current_time() + self._config.accept_timeout)
+                    self._upgrades[token] = scope
+                    nursery.start_soon(self._upgrade, raw, token, scope)
         finally:
             self.listeners.remove(listener)
             with trio.CancelScope(shield=True):
@@ -108,9 +110,9 @@ class Listening:
             _log.debug("refused %s: %s", raw.remote_addr, exc)
             return None
 
-    async def _upgrade(self, raw: RawConnection | SecureMuxedConnection, token: PendingToken) -> None:
-        scope = trio.CancelScope(deadline=trio.current_time() + self._config.accept_timeout)
-        self._upgrades[token] = scope
+    async def _upgrade(
+        self, raw: RawConnection | SecureMuxedConnection, token: PendingToken, scope: trio.CancelScope
+    ) -> None:
         progress = Progress(token)
         try:
             with scope:

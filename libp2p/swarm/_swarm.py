@@ -121,7 +121,10 @@ class Swarm(Network):
             for transport in self._transports:
                 await nursery.start(transport.run)
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                # Connections are also trimmed when one is added; this catches those whose grace has ended since.
+                await trio.sleep(self._config.trim.silence)
+                self._trim()
 
     async def aclose(self) -> None:
         """Stop listening and say goodbye on every connection, within ``close_timeout``."""

@@ -22,7 +22,7 @@ def channel(capacity: int) -> tuple[BoundedSender[int], BoundedReceiver[int]]:
 
 
 async def test_slow_receiver_loses_the_oldest_and_can_read_how_many() -> None:
-    """DESIGN 3.4: a slow subscriber loses the oldest events and never slows the swarm."""
+    """A slow subscriber loses the oldest events and never slows the swarm."""
     sender, receiver = channel(3)
     for value in range(10):
         sender.send_nowait(value)

@@ -1,6 +1,6 @@
 """What must hold for every muxer machine, whatever happens: garbage, chunking, pairs, accounting, round trips.
 
-The five properties of the design, section 2.6, for yamux and mplex, each with their defaults and with tiny limits.
+The five properties every machine has, for yamux and mplex, each with their defaults and with tiny limits.
 """
 
 from __future__ import annotations

@@ -327,7 +327,7 @@ def test_a_stream_closed_for_reading_only(server: Side) -> None:
 
 
 def test_closing_returns_the_window_of_what_was_not_read(server: Side) -> None:
-    """Else a blocked sender never learns (design, section 2.4)."""
+    """Else a blocked sender never learns."""
     server.inbound(1)
     server.feed(raw.data(1, bytes(WINDOW_SIZE)))
     server.machine.send_eof(1)
@@ -348,7 +348,7 @@ def test_closing_in_the_middle_of_a_payload_returns_its_window(server: Side) -> 
 
 
 def test_closing_drains_what_was_under_way_and_resets_on_more(server: Side) -> None:
-    """FIN and a reset right behind it could destroy what the peer has not read yet (design, section 2.4)."""
+    """FIN and a reset right behind it could destroy what the peer has not read yet."""
     server.inbound(1)
     machine = server.machine
     server.feed(raw.data(1, bytes(62_144)))

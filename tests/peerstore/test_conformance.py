@@ -1,4 +1,4 @@
-"""Both peerstores against the contract of peerstores."""
+"""Both stores keep the contract of ``libp2p.abc.Peerstore``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from libp2p.abc import Peerstore
 from libp2p.peerstore import MemoryPeerstore, SqlitePeerstore
-from libp2p.testing.conformance import PeerstoreConformance
+from libp2p.testing.conformance.peerstore import PeerstoreConformance
 
 
-class TestMemory(PeerstoreConformance):
-    def make(self) -> MemoryPeerstore:
+class TestMemoryPeerstore(PeerstoreConformance):
+    def make(self) -> Peerstore:
         return MemoryPeerstore(clock=self.now)
 
 
-class TestSqlite(PeerstoreConformance):
+class TestSqlitePeerstore(PeerstoreConformance):
     @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self._path = tmp_path / "peers.sqlite"
+    def folder(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "peers.db"
 
-    def make(self) -> SqlitePeerstore:
-        return SqlitePeerstore(self._path, clock=self.now, wall_clock=lambda: self.now() + 1e9)
+    def make(self) -> Peerstore:
+        return SqlitePeerstore(self.path, clock=self.now)

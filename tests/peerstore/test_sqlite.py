@@ -396,7 +396,7 @@ def test_torn_file_is_a_typed_error(open_store: OpenStore, path: Path) -> None:
 
 
 def test_file_with_flipped_bytes_never_raises_anything_else(open_store: OpenStore, path: Path) -> None:
-    """RELIABILITY 3.10, target 21: on-disk store files."""
+    """Fuzz target: on-disk store files."""
     store = open_store()
     sealed = PeerRecord(peer=HASHED, seq=3, addrs=(A, B)).seal(HASHED_KEY)
     store.add_envelope(sealed, ttl=1000)

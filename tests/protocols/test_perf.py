@@ -14,7 +14,7 @@ from libp2p.abc import Stream
 from libp2p.errors import DialError, NegotiationError, RemoteProtocolError, StreamReset
 from libp2p.protocols.perf import CHUNK, PERF, Perf, PerfResult, perf
 from libp2p.testing import memory_network
-from libp2p.testing.network import Link
+from libp2p.transports.memory import Link
 
 Script = Callable[[Stream], Coroutine[Any, Any, None]]
 MIB = 1024 * 1024

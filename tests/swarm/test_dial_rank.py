@@ -1,4 +1,4 @@
-"""Addresses → (address, delay): INTEROP_NOTES 7 to the millisecond."""
+"""Addresses → (address, delay), to the millisecond."""
 
 from __future__ import annotations
 

@@ -88,7 +88,6 @@ DRIVERS: dict[str, Reserve] = {
     "connections_per_ip6_56": _one_56,
     "connections_per_ip6_48": _one_48,
     "pending_inbound": _pending,
-    "handshakes_in_crypto": lambda scopes, _: scopes.reserve_handshake(),
     "dials": lambda scopes, number: scopes.reserve_dial(f"peer {number}"),
     "dials_per_peer": lambda scopes, _: scopes.reserve_dial("peer"),
     "dial_queue": lambda scopes, _: scopes.reserve_queued_dial(),
@@ -159,7 +158,7 @@ def test_burst_passes_and_then_the_rate_refuses(name: str) -> None:
 
 
 def test_table_has_a_test_a_policy_and_a_source_for_every_limit() -> None:
-    """X9: no limit without a test; RELIABILITY 3.12 rule 10: no queue without a policy."""
+    """X9: no limit without a test; no queue without a policy."""
     tested_elsewhere = {"rate_entries", "dial_addresses_per_peer"}  # below; in test_dial_plan
     rates = {name for pair in RATES.items() for name in (pair[0], pair[1][1])}
     assert {row.name for row in TABLE} == DRIVERS.keys() | rates | tested_elsewhere
@@ -491,7 +490,6 @@ SMALL = LimitsConfig(
     connection_burst_per_ip=1000,
     connection_burst_per_ip6_48=1000,
     pending_inbound=4,
-    handshakes_in_crypto=2,
     dials=5,
     dials_per_peer=2,
     dial_queue=3,
@@ -595,14 +593,13 @@ class Accounts(RuleBasedStateMachine):
         token = self.attempt(charges, lambda: self.scopes.reserve_connection(peer, "9.9.9.9", inbound=False))
         return multiple() if token is None else token
 
-    @rule(target=live, peer=st.integers(0, 3), kind=st.sampled_from(["dial", "queue", "handshake"]))
+    @rule(target=live, peer=st.integers(0, 3), kind=st.sampled_from(["dial", "queue"]))
     def other(self, peer: int, kind: str) -> object:
         token = {
             "dial": lambda: self.attempt(
                 [("dials", None), ("dials_per_peer", peer)], lambda: self.scopes.reserve_dial(peer)
             ),
             "queue": lambda: self.attempt([("dial_queue", None)], self.scopes.reserve_queued_dial),
-            "handshake": lambda: self.attempt([("handshakes_in_crypto", None)], self.scopes.reserve_handshake),
         }[kind]()
         return multiple() if token is None else token
 

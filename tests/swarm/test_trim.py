@@ -1,4 +1,4 @@
-"""The connection manager: INTEROP_NOTES 7, case X9 (protected and tagged peers are never trimmed)."""
+"""The connection manager: case X9 (protected and tagged peers are never trimmed)."""
 
 from __future__ import annotations
 

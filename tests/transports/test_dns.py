@@ -247,7 +247,7 @@ async def test_name_that_cannot_be_asked_for_is_an_error() -> None:
 
 
 async def test_one_deadline_for_everything() -> None:
-    """RELIABILITY 3.12 rule 6: answers that arrive one by one must not extend it."""
+    """One absolute deadline: answers that arrive one by one must not extend it."""
     records = {f"_dnsaddr.n{level}": [f"dnsaddr=/dnsaddr/n{level + 1}"] for level in range(1, 4)}
     zone = Zone(txt=dict(records))
     zone.slow = dict.fromkeys(records, 4.0)

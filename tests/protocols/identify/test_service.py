@@ -530,7 +530,7 @@ async def test_case_i2_only_so_many_at_once() -> None:
 def test_configuration() -> None:
     for wrong in ("timeout", "addr_ttl", "push_burst", "push_rate", "pushes_at_once", "push_sources"):
         with pytest.raises(ValueError, match="positive"):
-            dataclasses.replace(IdentifyConfig(), **{wrong: -1})
+            dataclasses.replace(IdentifyConfig(), **{wrong: -1})  # type: ignore[arg-type]
 
 
 # --- pushes to others -------------------------------------------------------------------------------------------------

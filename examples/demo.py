@@ -1,7 +1,8 @@
 """The demo of `make demo`: four nodes, each a process of its own, find each other and chat.
 
-The first node is the meeting point; the others know just its address. Whoever joins is told who else is there, so that
-afterwards everybody is connected to everybody, and the talk goes on when the meeting point is killed.
+The first node is the meeting point; the others know just its address. Whoever comes is told who else is there and
+connects to them, so that in the end everybody is connected to everybody, and the talk goes on when the meeting point is
+killed.
 """
 
 import argparse
@@ -9,132 +10,167 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import trio
 
 import libp2p
-from libp2p.protocols.pubsub import Floodsub, Pubsub
+from libp2p.protocols.pubsub import Message, Pubsub
 from libp2p.protocols.request_response import RequestResponse
 
 ROOM = "demo"
-NAMES = ("ada", "brian", "chien", "dana")
-COLOURS = {"ada": 36, "brian": 33, "chien": 35, "dana": 32}
+COLOURS = {"ada": "1;36", "brian": "1;33", "chien": "1;35", "dana": "1;32"}
+DIM, BOLD = "90", "1"
+PATIENCE = 60
 
 
-def say(name: str, text: str) -> None:
-    coloured = sys.stdout.isatty() or os.environ.get("FORCE_COLOR")
-    head = f"\x1b[{COLOURS[name]}m{name:>6}\x1b[0m" if coloured else f"{name:>6}"
-    print(f"{head}  {text}", flush=True)
+def paint(text: str, colour: str) -> str:
+    coloured = (sys.stdout.isatty() or "FORCE_COLOR" in os.environ) and "NO_COLOR" not in os.environ
+    return f"\x1b[{colour}m{text}\x1b[0m" if coloured else text
+
+
+def say(name: str, text: str, colour: str = "") -> None:
+    # In one write with its end: four processes share the terminal.
+    line = f"{paint(f'{name:>7}', COLOURS[name])}  {paint(text, colour) if colour else text}\n"
+    print(line, end="", flush=True)
+
+
+def say_aside(text: str) -> None:
+    print(paint(text, BOLD), flush=True)
+
+
+# --- a node: it prints what happens, and tells the director on standard error when it has reached a step --------------
 
 
 async def node(name: str, meeting_point: str | None) -> None:
-    """One node. It prints what happens, and says on standard error, for the director, when it has reached a step."""
-    members: list[str] = []
+    guests: dict[str, str] = {}
 
-    async def register(peer: libp2p.PeerId, request: bytes) -> bytes:
-        others = json.dumps(members).encode()
-        members.append(request.decode())
+    async def sign_in(peer: libp2p.PeerId, request: bytes) -> bytes:
+        others = json.dumps(guests).encode()
+        guests.update(json.loads(request))
         return others
 
-    pubsub, guests = Pubsub(Floodsub()), RequestResponse("/demo/guests/1.0.0", register)
-    async with libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"], services=[pubsub, guests]) as host:
-        members.append(str(host.addrs[0]))
-        say(name, f"listens on {host.addrs[0]}")
+    pubsub, guest_book = Pubsub(), RequestResponse("/demo/guests/1.0.0", sign_in)
+    async with libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"], services=[pubsub, guest_book]) as host:
+        guests[name] = str(host.addrs[0])
+        say(name, f"listens on {guests[name]}", DIM)
         if meeting_point is not None:
-            others = json.loads(await guests.request(host, meeting_point, members[0].encode()))
+            others = json.loads(await guest_book.request(host, meeting_point, json.dumps(guests).encode()))
             async with trio.open_nursery() as nursery:
-                for addr in others:
+                for addr in others.values():
                     nursery.start_soon(host.connect, addr)
-            say(name, f"met {len(others)} other{'s' if len(others) != 1 else ''}")
-        print(f"addr {host.addrs[0]}", file=sys.stderr, flush=True)
-        async with pubsub.subscribe(ROOM) as messages:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(listen, name, host, messages)
-                await follow(name, pubsub)
-                nursery.cancel_scope.cancel()
+            say(name, f"has met {' and '.join(others)}")
+        async with pubsub.subscribe(ROOM) as messages, trio.open_nursery() as nursery:
+            nursery.start_soon(hear, name, messages)
+            tell_director(f"addr {guests[name]}")
+            await follow_orders(name, pubsub)
+            nursery.cancel_scope.cancel()
 
 
-async def listen(name: str, host: libp2p.Host, messages: trio.abc.ReceiveChannel) -> None:
+async def hear(name: str, messages: trio.abc.ReceiveChannel[Message]) -> None:
     async for message in messages:
-        if message.author != host.local_peer:
-            say(name, f"heard: {message.data.decode()}")
-            print("heard", file=sys.stderr, flush=True)
+        say(name, f"heard {message.data.decode()}", DIM)
+        tell_director("heard")
 
 
-async def follow(name: str, pubsub: Pubsub) -> None:
-    """Do what the director writes on standard input."""
-    async for line in trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())):
-        for order in line.decode().splitlines():
-            verb, _, text = order.partition(" ")
-            if verb == "wait":
-                while len(pubsub.peers(ROOM)) < int(text):
-                    await trio.sleep(0.02)
-                print("ready", file=sys.stderr, flush=True)
-            elif verb == "say":
-                say(name, f"says: {text}")
-                await pubsub.publish(ROOM, f"{name}: {text}".encode())
+async def follow_orders(name: str, pubsub: Pubsub) -> None:
+    async for order in trio.wrap_file(sys.stdin):
+        verb, _, text = order.strip().partition(" ")
+        if verb == "company":
+            while len(pubsub.peers(ROOM)) < int(text):
+                await trio.sleep(0.01)
+            tell_director("company")
+        elif verb == "say":
+            say(name, f"“{text}”")
+            await pubsub.publish(ROOM, f"{name}: “{text}”".encode())
+
+
+def tell_director(line: str) -> None:
+    print("*", line, file=sys.stderr, flush=True)
+
+
+# --- the director: starts the nodes, and says who speaks when ---------------------------------------------------------
+
+
+class Gone(Exception):
+    """A node ended before its time."""
 
 
 class Actor:
     """A node's process, as the director sees it."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, name: str, process: trio.Process) -> None:
+        self.name = name
         self.process = process
-        self.lines: list[str] = []
+        self.reports: list[str] = []
+        self.ended = False
         self._news = trio.Event()
 
     async def read(self) -> None:
+        assert self.process.stderr is not None
         rest = b""
         async for chunk in self.process.stderr:
             *lines, rest = (rest + chunk).split(b"\n")
-            self.lines += [line.decode() for line in lines]
-            self._news.set()
-            self._news = trio.Event()
+            for line in lines:
+                if line.startswith(b"* "):
+                    self.reports.append(line[2:].decode())
+                else:
+                    print(line.decode(), file=sys.stderr)
+            self._tell()
+        self.ended = True
+        self._tell()
 
-    async def until(self, start: str, count: int = 1) -> str:
-        with trio.fail_after(60):
-            while len(found := [line for line in self.lines if line.startswith(start)]) < count:
-                await self._news.wait()
-        return found[-1]
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def reported(self, what: str, count: int = 1) -> str:
+        """Wait for the ``count``-th report that starts with ``what``; return its rest."""
+        while len(found := [report for report in self.reports if report.split()[0] == what]) < count:
+            if self.ended:
+                raise Gone(f"{self.name} ended before its time")
+            await self._news.wait()
+        return found[count - 1].partition(" ")[2]
 
     async def order(self, text: str) -> None:
-        await self.process.stdin.send_all(text.encode() + b"\n")
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(f"{text}\n".encode())
 
 
 async def direct() -> None:
-    """Start four nodes and let them talk."""
-    actors: dict[str, Actor] = {}
-    async with trio.open_nursery() as nursery:
-        for name in NAMES:
-            first = next(iter(actors.values()), None)
-            meeting_point = [(await first.until("addr")).split()[1]] if first else []
-            command = [sys.executable, __file__, "--node", name, *meeting_point]
-            process = await nursery.start(run, command)
-            actors[name] = Actor(process)
-            nursery.start_soon(actors[name].read)
-            await actors[name].until("addr")
-        heard = dict.fromkeys(NAMES, 0)
-        for name, text in (("dana", "hello, is this thing on?"), ("ada", "loud and clear"), ("brian", "and here")):
-            await everybody(actors, f"wait {len(actors) - 1}", "ready")
-            await actors[name].order(f"say {text}")
-            for other in actors:
-                if other != name:
-                    heard[other] += 1
-                    await actors[other].until("heard", heard[other])
-        say("ada", "is killed: the meeting point is gone")
-        actors.pop("ada").process.kill()
-        await actors["chien"].order("say we can do without")
-        for other in ("brian", "dana"):
-            await actors[other].until("heard", heard[other] + 1)
-        print("\nfour nodes found each other and talked, also after the first one was killed")
-        nursery.cancel_scope.cancel()
+    started = time.monotonic()
+    say_aside("Four nodes, four processes. Each knows the address of ada, and nothing else.\n")
+    actors: list[Actor] = []
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for name in COLOURS:
+                meeting_point = [await actors[0].reported("addr")] if actors else []
+                command = [sys.executable, __file__, "--node", name, *meeting_point]
+                actors.append(Actor(name, await nursery.start(run, command)))
+                nursery.start_soon(actors[-1].read)
+                await actors[-1].reported("addr")
+            for actor in actors:
+                await actor.order(f"company {len(actors) - 1}")
+            for actor in actors:
+                await actor.reported("company")
+            ada, brian, chien, dana = actors
+            await speak(dana, "hello, is this thing on?", [ada, brian, chien])
+            await speak(ada, "loud and clear", [brian, chien, dana])
+            ada.process.kill()
+            await ada.process.wait()
+            say("ada", "is killed: the meeting point is gone", "1;31")
+            await speak(chien, "can we go on without?", [brian, dana])
+            await speak(brian, "as you hear", [chien, dana])
+            nursery.cancel_scope.cancel()
+    took = f"{time.monotonic() - started:.1f} s"
+    say_aside(f"\nThey found each other and talked, with and without the meeting point, in {took}.")
 
 
-async def everybody(actors: dict[str, Actor], order: str, answer: str) -> None:
-    for actor in actors.values():
-        count = sum(line == answer for line in actor.lines) + 1
-        await actor.order(order)
-        await actor.until(answer, count)
+async def speak(speaker: Actor, text: str, audience: list[Actor]) -> None:
+    heard = [listener.reports.count("heard") for listener in audience]
+    await speaker.order(f"say {text}")
+    for listener, before in zip(audience, heard, strict=True):
+        await listener.reported("heard", before + 1)
 
 
 async def run(command: list[str], *, task_status: trio.TaskStatus[trio.Process]) -> None:
@@ -145,10 +181,15 @@ async def run(command: list[str], *, task_status: trio.TaskStatus[trio.Process])
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--node", choices=NAMES)
+    parser.add_argument("--node", choices=COLOURS)
     parser.add_argument("meeting_point", nargs="?")
     options = parser.parse_args()
     try:
-        trio.run(*([node, options.node, options.meeting_point] if options.node else [direct]))
-    except KeyboardInterrupt:
-        pass
+        if options.node:
+            trio.run(node, options.node, options.meeting_point)
+        else:
+            trio.run(direct)
+    except* KeyboardInterrupt:
+        sys.exit(130)
+    except* Gone as group:
+        sys.exit(str(group.exceptions[0]))

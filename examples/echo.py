@@ -1,7 +1,7 @@
 """Echo: a protocol of your own in one function.
 
-python examples/echo.py                                  serves, and prints its address
-python examples/echo.py /ip4/127.0.0.1/tcp/4001/p2p/…    sends a line to that address
+python examples/echo.py                                serves, and prints its address
+python examples/echo.py /ip4/127.0.0.1/tcp/4001/p2p/…  sends a line to that address
 """
 
 import sys
@@ -34,6 +34,6 @@ async def send(addr: str, line: bytes) -> None:
 
 if __name__ == "__main__":
     try:
-        trio.run(*([send, sys.argv[1], b"hello over libp2p"] if sys.argv[1:] else [serve]))
+        trio.run(send, sys.argv[1], b"hello over libp2p") if sys.argv[1:] else trio.run(serve)
     except KeyboardInterrupt:
-        pass
+        sys.exit(130)

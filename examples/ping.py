@@ -1,4 +1,4 @@
-"""Ping any libp2p node, in any language.
+"""Look at any libp2p node, written in any language: who is it, and how far away?
 
 python examples/ping.py /ip4/127.0.0.1/tcp/4001/p2p/…
 """
@@ -14,15 +14,15 @@ from libp2p.protocols.ping import ping
 
 async def main(addr: str) -> None:
     async with libp2p.open_host() as host:
-        try:
-            connection = await host.connect(addr)
-        except libp2p.DialError as exc:
-            sys.exit(str(exc))
+        connection = await host.connect(addr)
         info = await identify(host, connection.peer)
-        print(f"{connection.peer} runs {info.agent_version} and serves {len(info.protocols)} protocols")
+        print(f"{connection.peer} runs {info.agent_version} and serves {', '.join(sorted(info.protocols))}")
         for seconds in await ping(host, connection.peer, count=3):
             print(f"pong after {seconds * 1000:.2f} ms")
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    try:
+        trio.run(main, sys.argv[1])
+    except libp2p.Libp2pError as exc:
+        sys.exit(str(exc))

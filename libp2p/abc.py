@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
 
 import trio
 from trio.abc import AsyncResource, HalfCloseableStream
@@ -48,7 +48,13 @@ class DirectStream(ByteStream, ABC):
     """A byte stream that can also be used without a task switch, for the layers that batch.
 
     The non-blocking methods never wait and are not checkpoints. One task reads, one task writes.
+
+    Attributes:
+        kernel: whether :meth:`send_nowait` hands bytes to the kernel and touches nothing else, so that it may be called
+            outside of any task. False where the other end lives in this process and is woken by it.
     """
+
+    kernel: ClassVar[bool] = True
 
     __slots__ = ()
 
@@ -90,6 +96,11 @@ class SecureStream(ByteStream, ABC):
     """
 
     __slots__ = ()
+
+    @property
+    @abstractmethod
+    def kernel(self) -> bool:
+        """Whether :meth:`write` hands bytes straight to the kernel; see :class:`DirectStream`."""
 
     @abstractmethod
     async def receive_chunks(self) -> Sequence[bytes]:

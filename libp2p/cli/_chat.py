@@ -81,7 +81,7 @@ async def _chat(node: Node, out: Output, room: str, addrs: Sequence[str], prefix
                 await wait_for_company(host, pubsub, room, 1, patience=patience)
             async for line in typed:
                 await _speak(pubsub, room, prefix.encode() + line, typed)
-            await flush()
+            await flush(host, pubsub, room)
             nursery.cancel_scope.cancel()
 
 
@@ -91,7 +91,7 @@ async def _speak(pubsub: Pubsub, room: str, data: bytes, typed: PipedLines | Typ
             return
         typed.show({}, ("you ", DIM), data.decode())
     try:
-        await pubsub.publish(room, data)
+        await pubsub.publish(room, data, require_peers=True)
     except NoPeers:
         typed.show({"event": "unheard"}, ("nobody else is here", DIM))
 

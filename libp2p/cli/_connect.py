@@ -54,7 +54,7 @@ def dial(
 async def _dial(node: Node, out: Output, target: str, addrs: Sequence[str]) -> None:
     async with node.running() as host:
         connection, seconds = await _connected(host, out, target, addrs)
-        record = {
+        record: dict[str, str | float] = {
             "peer": str(connection.peer),
             "addr": str(connection.remote_addr),
             "local_addr": str(connection.local_addr),

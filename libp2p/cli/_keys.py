@@ -118,7 +118,7 @@ def _embedded_key(peer: PeerId) -> PublicKey | None:
         return None
 
 
-def _described(peer: PeerId, key: PublicKey | None) -> dict[str, object]:
+def _described(peer: PeerId, key: PublicKey | None) -> dict[str, str | None]:
     """The forms of ``peer``; the key is None when the id holds only its hash."""
     return {
         "peer": str(peer),

@@ -74,9 +74,7 @@ Target = Annotated[
 ]
 MoreAddrs = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="ADDR", callback=check_addrs, help="More addresses of the same peer.", show_default=False
-    ),
+    typer.Argument(metavar="ADDR", callback=check_addrs, help="More addresses of the same peer.", show_default=False),
 ]
 KeyFile = Annotated[
     Path | None,

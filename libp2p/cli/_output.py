@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -64,13 +64,14 @@ class Output:
             for line in lines:
                 self._out.print(_line((line,)))
 
-    def fields(self, record: Mapping[str, object]) -> None:
+    def fields(self, record: Mapping[str, str | float | Sequence[str] | None]) -> None:
         """Print one result: for people, a line for each field, and for each item of a list."""
         if self.as_json:
             print(json.dumps(record), flush=True)
             return
         for name, value in record.items():
-            for index, item in enumerate(value if isinstance(value, list) else [value]):
+            items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            for index, item in enumerate(items):
                 label = name.replace("_", " ") if index == 0 else ""
                 self._out.print(_line(((f"{label:<{_COLUMN}}", DIM), "-" if item is None else str(item))))
 

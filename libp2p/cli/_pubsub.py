@@ -118,26 +118,27 @@ async def _pub(
     node: Node, out: Output, topic: str, messages: Sequence[str], peers: Sequence[str], wait_for: int
 ) -> None:
     pubsub = Pubsub(Floodsub())
-    async with node.running(pubsub) as host, trio.open_nursery() as nursery:
+    async with node.running(pubsub) as host:
         await join(host, out, peers)
-        nursery.start_soon(fail_when_alone, host, node)
-        await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_when_alone, host, node)
+            await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
+            nursery.cancel_scope.cancel()
         published = await _publish(pubsub, topic, messages) if messages else await _publish_lines(pubsub, topic, out)
-        await flush()
-        nursery.cancel_scope.cancel()
+        await flush(host, pubsub, topic)
     out.result({"topic": topic, "published": published}, f"published {published} to {topic}")
 
 
 async def _publish(pubsub: Pubsub, topic: str, messages: Sequence[str]) -> int:
     for message in messages:
-        await pubsub.publish(topic, message.encode())
+        await pubsub.publish(topic, message.encode(), require_peers=True)
     return len(messages)
 
 
 async def _publish_lines(pubsub: Pubsub, topic: str, out: Output) -> int:
     count = 0
     async for line in PipedLines(out):
-        await pubsub.publish(topic, line)
+        await pubsub.publish(topic, line, require_peers=True)
         count += 1
     return count
 

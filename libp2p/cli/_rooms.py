@@ -9,8 +9,10 @@ import trio
 import trio.testing
 
 from ..abc import Host
-from ..errors import DialError
+from ..errors import DialError, Libp2pError
 from ..events import PeerDisconnected
+from ..peer_id import PeerId
+from ..protocols.ping import ping
 from ..protocols.pubsub import Message, Pubsub, TopicPeerJoined
 from ._errors import Failure
 from ._node import Node, announce
@@ -63,11 +65,22 @@ async def fail_when_alone(host: Host, node: Node) -> None:
     raise Failure("the last peer is gone")
 
 
-async def flush() -> None:
-    """Wait until what was published is on its way."""
-    # Pubsub's own tasks carry it; when all tasks of this process wait for the network, theirs have done what they can.
+async def flush(host: Host, pubsub: Pubsub, topic: str) -> None:
+    """Wait until what was published has reached the peers, as far as this host can tell."""
+    # Pubsub sends in tasks of its own, and drops what is left when the host ends. When every task waits for the
+    # network, its own have done what they can; and a peer that answers a ping has received what was sent before.
     with trio.move_on_after(_FLUSH):
         await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            for peer in pubsub.peers(topic):
+                nursery.start_soon(_ping, host, peer)
+
+
+async def _ping(host: Host, peer: PeerId) -> None:
+    try:
+        await ping(host, peer)
+    except Libp2pError:
+        pass  # it is gone, or does not speak ping: nothing more can be done for it
 
 
 def described(message: Message) -> dict[str, object]:

@@ -3,11 +3,11 @@
     socket ─▶ reader ─▶ decrypt ─▶ machine.receive_data ─▶ events ─▶ stream chunks ─▶ unpark the stream's reader
     socket ◀─ whoever queued ◀─ encrypt ◀─ machine.data_to_send ◀─ commands from any task
 
-*Flushing.* What the machine wants to send is written by the task that queued it, at once, without a task switch. The
-first task of a scheduler tick to do so becomes the tick's leader: it writes, takes its mandatory checkpoint, and writes
-what others queued meanwhile. So a lone request leaves immediately and a hundred small ones leave in two packets. No
-``await`` lies between taking bytes from the machine and handing them to the kernel (or to the secure stream's own
-tail), so a cancelled task never leaves half a record on the wire.
+*Flushing.* Large payloads are written by the task that queued them, at once, without a task switch. Small ones wait for
+the end of the tick, or for their task to wait for an answer, whichever comes first: so a request with its half-close,
+or an answer with its close, is one packet, and so are a hundred small messages of a hundred tasks. No ``await`` lies
+between taking bytes from the machine and handing them to the kernel (or to the secure stream's own tail), so a
+cancelled task never leaves half a record on the wire.
 
 *Congestion.* When the kernel takes no more, the secure stream keeps the tail, the writer task wakes to finish it, and
 senders queue up in order of arrival until it has. Each wakes the next when it has had its turn.
@@ -41,6 +41,7 @@ from ._machine import (
     StreamOpened,
 )
 from ._stream import MachineStream
+from ._tick import TickEnd, acquire, release
 
 CLOSE_GRACE = 1.0
 """Seconds that a close may spend on getting the farewell out; it never waits for the peer."""
@@ -66,7 +67,8 @@ class MachineConnection(MuxedConnection):
         self._accept: Callable[[MuxedStream], None] | None = None
         self._scope = trio.CancelScope()
         self._started = self._closed = False
-        self._leader = False
+        self._tick_end: TickEnd | None = None
+        self._dirty = False
         self._end: ConnectionClosed | None = None
         self._error: RemoteProtocolError | ConnectionClosed | None = None
         self._goodbye_code = 0
@@ -99,6 +101,7 @@ class MachineConnection(MuxedConnection):
             raise RuntimeError("a connection runs once")
         self._started = True
         self._accept = accept
+        self._tick_end = acquire() if self._secure.kernel else None
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -108,6 +111,8 @@ class MachineConnection(MuxedConnection):
                     nursery.cancel_scope.cancel()
         finally:
             self._lose("the connection was cancelled")
+            if self._tick_end is not None:
+                release(self._tick_end)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(self._secure)
         if self._error is not None:
@@ -274,23 +279,29 @@ class MachineConnection(MuxedConnection):
         """The application took ``size`` bytes of ``stream``."""
         if self._end is None:
             if self.machine.consumed(stream.id, size, trio.current_time()):
-                self.flush()
+                self._flush_later()
             if self._impatient:
                 self._caught_up()
 
     def about_to_read(self, stream: MachineStream) -> None:
-        """The application waits for data: an acceptance that is still unsaid must not wait for it."""
-        if stream.direction is Direction.INBOUND and self._end is None:
-            self.machine.acknowledge(stream.id)
+        """The application waits for data: what it has said, and that its stream was accepted, must not wait with it."""
+        if self._end is None:
+            if stream.direction is Direction.INBOUND:
+                self.machine.acknowledge(stream.id)
             if self.machine.has_output:
                 self.flush()
 
     async def send(self, stream: MachineStream, data: Buffer) -> None:
         """Queue ``data``, which fits the stream's credit, and get it on its way. A checkpoint."""
-        if self._leader and len(data) < FLUSH_AT_ONCE and type(data) is not bytes:
-            data = bytes(data)  # it leaves a tick later, when its owner may have changed it
+        size = len(data)
+        if size < FLUSH_AT_ONCE and type(data) is not bytes:
+            data = bytes(data)  # it leaves later, when its owner may have changed it
         self.machine.send_data(stream.id, data)
-        await self.push(len(data))
+        if size < FLUSH_AT_ONCE:
+            self._flush_later()
+        else:
+            self.flush()
+        await checkpoint()
 
     def send_now(self, stream: MachineStream, data: bytes) -> None:
         """Queue a few bytes and try to write them, without waiting. For negotiations."""
@@ -315,36 +326,51 @@ class MachineConnection(MuxedConnection):
             self.flush()
             self._made_room()
 
-    async def push(self, size: int = 0) -> None:
-        """Get what is queued on its way; a checkpoint. ``size`` is the payload just queued by reference."""
-        if self._leader and size < FLUSH_AT_ONCE:
-            await checkpoint()
+    async def push(self) -> None:
+        """Get what is queued on its way, soon; a checkpoint."""
+        self._flush_later()
+        await checkpoint()
+
+    def _flush_later(self) -> None:
+        """Write at the end of the tick, where that is possible; now, where only the writer task can write."""
+        if self._tick_end is None:
+            self.flush()
+        elif not self._dirty and self.machine.has_output:
+            self._dirty = True
+            self._tick_end.add(self)
+
+    def tick_ended(self, token: trio.lowlevel.TrioToken) -> None:
+        """Write what was queued. No task is running: whom this wakes is woken through ``token``."""
+        self._dirty = False
+        if self.congested or self._end is not None or not self.machine.has_output:
             return
-        self.flush()
-        if self._leader:
-            await checkpoint()
-        else:
-            self._leader = True
-            try:
-                await checkpoint()
-            finally:
-                self._leader = False
-                self.flush()
+        error = self._write()
+        if error is not None:
+            token.run_sync_soon(self._lose_by, error)
+        elif self.congested:
+            token.run_sync_soon(self._wake_writer)
 
     def flush(self) -> None:
         """Write what the machine has queued, as far as the kernel takes it. Never raises, never waits."""
         if self.congested or self._end is not None or not self.machine.has_output:
             return
+        error = self._write()
+        if error is not None:
+            self._lose_by(error)
+        elif self.congested:
+            self._wake_writer()
+
+    def _write(self) -> ConnectionClosed | None:
         try:
-            done = self._secure.write(self.machine.data_to_send())
+            self.congested = not self._secure.write(self.machine.data_to_send())
         except (trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError) as exc:
-            self._lose_by(ConnectionClosed(_why(exc), remote=True))
-            return
-        if not done:
-            self.congested = True
-            if self._writer is not None:
-                reschedule(self._writer)
-                self._writer = None
+            return ConnectionClosed(_why(exc), remote=True)
+        return None
+
+    def _wake_writer(self) -> None:
+        if self._writer is not None:
+            reschedule(self._writer)
+            self._writer = None
 
     async def wait_uncongested(self) -> None:
         """Wait for a turn to send; whoever had one calls :meth:`pass_turn`."""

@@ -60,12 +60,16 @@ class KeptPeer:
 
 @dataclass(eq=False, slots=True)
 class _Kept:
-    """A peer, and the task that looks after it, which waits in ``news`` for whatever concerns it."""
+    """A peer, and the task that looks after it, which waits in ``news`` for whatever concerns it.
+
+    ``hurry`` is set when there is a new address, and the next dial need not wait.
+    """
 
     peer: PeerId
-    addrs: dict[Multiaddr, None] = field(default_factory=dict)
+    addrs: dict[Multiaddr, None] = field(default_factory=dict[Multiaddr, None])
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     news: ParkingLot = field(default_factory=ParkingLot)
+    hurry: bool = False
     failures: int = 0
     next_dial: float | None = None
     last_error: Exception | None = None
@@ -118,7 +122,7 @@ class KeepConnected(Service):
             self._start(kept)
         if addr is not None:
             kept.addrs[addr] = None
-        kept.next_dial = None
+        kept.hurry = True
         kept.news.unpark_all()
         return peer
 
@@ -182,6 +186,7 @@ class KeepConnected(Service):
             kept.failures = 0
 
     async def _dial(self, host: Host, kept: _Kept) -> None:
+        kept.hurry = False
         try:
             await host.connect(kept.peer, (*kept.addrs, *host.peerstore.addrs(kept.peer)))
             kept.last_error = None
@@ -195,7 +200,7 @@ class KeepConnected(Service):
         kept.failures += 1
         kept.next_dial = trio.current_time() + delay * self._rng.uniform(0.5, 1.0)
         with trio.CancelScope(deadline=kept.next_dial):
-            while kept.next_dial is not None and not host.connections(kept.peer):
+            while not (kept.hurry or host.connections(kept.peer)):
                 await kept.news.park()
         kept.next_dial = None
 

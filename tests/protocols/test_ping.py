@@ -15,6 +15,7 @@ from libp2p.protocols.identify import Identify
 from libp2p.protocols.ping import PING, SIZE, STREAM_LIFE, PingTimeout, open_ping, ping
 from libp2p.testing import memory_network
 from libp2p.transports.memory import Link
+from tests.protocols.waiting import settled
 
 Script = Callable[[Stream], Coroutine[Any, Any, None]]
 
@@ -164,7 +165,7 @@ async def test_pg2_a_third_stream_is_reset() -> None:
         with pytest.raises((StreamReset, NegotiationError)):
             await open_and_ping(a, b)
         await streams.pop().aclose()
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         streams.append(await open_and_ping(a, b))
         for stream in streams:
             await stream.aclose()
@@ -173,7 +174,7 @@ async def test_pg2_a_third_stream_is_reset() -> None:
 async def test_a_session_is_for_one_task() -> None:
     async with scripted(silent) as (a, b), open_ping(a, b.local_peer) as session, trio.open_nursery() as nursery:
         nursery.start_soon(session.once)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         with pytest.raises(trio.BusyResourceError):
             await session.once()
         nursery.cancel_scope.cancel()
@@ -203,7 +204,7 @@ async def test_a_lost_connection() -> None:
                 await ping(a, b.local_peer)
 
         nursery.start_soon(fails)
-        await trio.testing.wait_all_tasks_blocked()
+        await settled()
         await b.disconnect(a.local_peer)
 
 

@@ -214,6 +214,24 @@ def test_impossible_links(bad) -> None:
         Link(**bad)
 
 
+async def test_instruments_may_write() -> None:
+    """As they may to a socket: whoever waits for the bytes runs at once, not after the next timer."""
+    one, other, _ = await _pair(MemoryNetwork())
+
+    class Writer(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            trio.lowlevel.remove_instrument(self)
+            one.send_nowait(b"from outside")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 1000)
+        trio.lowlevel.add_instrument(Writer())
+        before = trio.current_time()
+        assert await other.receive_some() == b"from outside"
+        assert trio.current_time() == before
+        nursery.cancel_scope.cancel()
+
+
 # --- links of pairs ---------------------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,10 @@ type request struct {
 	Total    int         `json:"total"`
 	Parallel int         `json:"parallel"`
 	Topic    string      `json:"topic"`
+	Upload   int64       `json:"upload"`
+	Download int64       `json:"download"`
+	Chunk    int64       `json:"chunk"`
+	Identify bool        `json:"identify"`
 	Data     []byte      `json:"data"` // encoding/json turns base64 into bytes
 }
 
@@ -73,6 +77,10 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 		return nil, n.sendReset(ctx, req.Peer.ID)
 	case "push":
 		return n.push(ctx, req.Peer.ID, req.Seed, req.Size)
+	case "perf":
+		return n.perf(ctx, req)
+	case "connect_many":
+		return n.connectMany(ctx, req)
 	case "status":
 		return n.status(), nil
 	case "sink_hold":
@@ -116,7 +124,8 @@ func (n *node) dial(ctx context.Context, addr string) (results, error) {
 	// The command means this address and now: neither what is known from
 	// earlier connections nor the pause after a failed dial may interfere.
 	n.host.Peerstore().ClearAddrs(info.ID)
-	n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.TempAddrTTL)
+	// Not for the temporary time: an identify that is late drops addresses of that kind.
+	n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.AddressTTL)
 	if s, ok := n.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(info.ID)
 	}
@@ -138,7 +147,7 @@ func (n *node) ping(ctx context.Context, id peer.ID, count int) (results, error)
 			if answer.Error != nil {
 				return nil, answer.Error
 			}
-			rtts = append(rtts, float64(answer.RTT)/float64(time.Millisecond))
+			rtts = append(rtts, milliseconds(answer.RTT))
 		case <-time.After(pingTimeout):
 			return nil, fmt.Errorf("no answer to ping %d", len(rtts)+1)
 		}

@@ -80,6 +80,7 @@ type options struct {
 	pubsub    string
 	listen    []ma.Multiaddr
 	features  bool
+	quiet     bool
 }
 
 // parseFlags exits by itself, with code 2, when a flag is unknown.
@@ -91,6 +92,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
 	flag.BoolVar(&opts.features, "features", false, "print what this peer can do and exit")
 	flag.Func("listen", "multiaddr to listen on, may repeat; none listens nowhere", func(addr string) error {
 		listen = append(listen, addr)

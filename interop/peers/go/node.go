@@ -55,6 +55,8 @@ var (
 // node is the libp2p host with everything the commands need to remember.
 type node struct {
 	host       host.Host
+	opts       options
+	version    string
 	out        *lineWriter
 	identified *identifyLog
 	topics     *topics        // nil with --pubsub none
@@ -95,6 +97,8 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 
 	n := &node{
 		host:       h,
+		opts:       opts,
+		version:    version,
 		out:        out,
 		identified: newIdentifyLog(),
 		sinkGate:   newGate(),
@@ -127,13 +131,19 @@ func (n *node) reportConnections() {
 	n.host.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			n.identified.connected(c)
-			n.out.write(map[string]any{"event": "connected", "peer": c.RemotePeer().String()})
+			n.reportConnection("connected", c)
 		},
 		DisconnectedF: func(_ network.Network, c network.Conn) {
 			n.identified.disconnected(c)
-			n.out.write(map[string]any{"event": "disconnected", "peer": c.RemotePeer().String()})
+			n.reportConnection("disconnected", c)
 		},
 	})
+}
+
+func (n *node) reportConnection(event string, c network.Conn) {
+	if !n.opts.quiet {
+		n.out.write(map[string]any{"event": event, "peer": c.RemotePeer().String()})
+	}
 }
 
 // dialAddrs are the listening addresses, complete with the peer id.

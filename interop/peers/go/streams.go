@@ -56,6 +56,7 @@ func (n *node) serveStreams() {
 	n.host.SetStreamHandler(resetProtocol, serveReset)
 	n.host.SetStreamHandler(watchProtocol, serve(n.serveWatch))
 	n.host.SetStreamHandler(sinkProtocol, serve(n.serveSink))
+	n.host.SetStreamHandler(perfProtocol, serve(servePerf))
 }
 
 // serveEcho reads no further than it can write: io.Copy's one small buffer is

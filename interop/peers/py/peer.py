@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,6 @@ from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
 from libp2p.crypto import ed25519, rsa, secp256k1, x25519
 from libp2p.crypto.keys import KeyPair
 from libp2p.custom_types import TProtocol
-from libp2p.host.ping import PingService
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.identity.identify_push.identify_push import push_identify_to_peers
@@ -57,6 +56,8 @@ DIGEST = TProtocol("/interop/digest/1.0.0")
 RESET = TProtocol("/interop/reset/1.0.0")
 WATCH = TProtocol("/interop/watch/1.0.0")
 SINK = TProtocol("/interop/sink/1.0.0")
+PERF = TProtocol("/perf/1.0.0")
+PING = TProtocol("/ipfs/ping/1.0.0")
 
 MARK_LENGTH = 4
 """Size of the marks that the reset and watch protocols exchange."""
@@ -64,6 +65,9 @@ MARK_LENGTH = 4
 HASHES_PER_BLOCK = 2048
 HASH_LENGTH = 32
 READ_SIZE = 64 * 1024
+PERF_HEADER = 8
+PERF_CHUNK = 64 * 1024
+PING_LENGTH = 32
 SMALL_ECHO = 100
 IDENTIFY_TIMEOUT = 10
 UNLIMITED = 100_000
@@ -203,6 +207,28 @@ async def echo_pattern(stream: INetStream, seed: int, size: int, on_read: Callab
             await read_to_end(stream, on_read)
 
 
+async def write_blank(stream: INetStream, first: bytes, size: int, chunk: int) -> None:
+    """Write `first` and then `size` bytes more, `chunk` bytes at a time."""
+    for start in range(0, len(first) + size, chunk):
+        piece = bytes(min(chunk, len(first) + size - start))
+        await stream.write(piece if start else first + piece[len(first) :])
+
+
+async def perf_once(stream: INetStream, upload: int, download: int, chunk: int = PERF_CHUNK) -> None:
+    """One measurement of the perf protocol on an open stream."""
+    received = 0
+
+    def on_read(data: bytes) -> None:
+        nonlocal received
+        received += len(data)
+
+    await write_blank(stream, download.to_bytes(PERF_HEADER, "big"), upload, max(chunk, PERF_HEADER))
+    await stream.close_write()
+    await read_to_end(stream, on_read)
+    if received != download:
+        raise ValueError(f"{received} bytes came instead of {download}")
+
+
 @asynccontextmanager
 async def finishing(stream: INetStream) -> AsyncIterator[INetStream]:
     """Close the stream after the block; a failure must not leave it half open at the remote."""
@@ -229,6 +255,7 @@ class InteropProtocols:
             RESET: self._reset,
             WATCH: self._watch,
             SINK: self._sink,
+            PERF: self._perf,
         }.items():
             host.set_stream_handler(protocol, partial(self._serve, handler))
 
@@ -268,6 +295,11 @@ class InteropProtocols:
         await self._released.wait()
         await self._answer_digest(stream, self._count_sunk)
 
+    async def _perf(self, stream: INetStream) -> None:
+        size = int.from_bytes(await read_exactly(stream, PERF_HEADER), "big")
+        await read_to_end(stream, lambda chunk: None)
+        await write_blank(stream, b"", size, PERF_CHUNK)
+
     def _count_sunk(self, chunk: bytes) -> None:
         self.sunk += len(chunk)
 
@@ -304,8 +336,16 @@ class ConnectionEvents(INotifee):
 class Commands:
     """The commands of the contract: the method `cmd_X` takes the arguments of X and returns its results."""
 
-    def __init__(self, host: IHost, protocols: InteropProtocols, pubsub: Pubsub | None, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        host: IHost,
+        protocols: InteropProtocols,
+        pubsub: Pubsub | None,
+        nursery: trio.Nursery,
+        arguments: argparse.Namespace,
+    ) -> None:
         self._host = host
+        self._arguments = arguments
         self._network = host.get_network()
         self._protocols = protocols
         self._pubsub = pubsub
@@ -332,14 +372,24 @@ class Commands:
         return {"peer_id": str(peer)}
 
     async def cmd_ping(self, peer: str, count: int) -> Results:
-        # A new service each time: one that is shared mixes up the streams of pings that run at once.
-        return {"rtts_ms": await PingService(self._host).ping(self._connected(peer), count)}
+        # The package's own client rounds to milliseconds.
+        rtts = []
+        async with self._open(peer, PING) as stream:
+            for number in range(count):
+                payload = number.to_bytes(PING_LENGTH, "big")
+                start = time.perf_counter()
+                await stream.write(payload)
+                answer = await read_exactly(stream, PING_LENGTH)
+                rtts.append((time.perf_counter() - start) * 1000)
+                if answer != payload:
+                    raise ValueError("the pong differs from the ping")
+        return {"rtts_ms": rtts}
 
     async def cmd_identify(self, peer: str) -> Results:
         # The host asks by itself, but keeps only a part of what it is told.
         with trio.fail_after(IDENTIFY_TIMEOUT):
             async with self._open(peer, IDENTIFY) as stream:
-                told = Identify.FromString(await read_length_prefixed_protobuf(stream))
+                told = await read_identify(stream)
         return {
             "agent": told.agent_version,
             "protocol_version": told.protocol_version,
@@ -405,6 +455,48 @@ class Commands:
             response = (await read_all(stream)).decode()
         return {"response": response, "seconds": time.perf_counter() - start}
 
+    async def cmd_perf(
+        self, peer: str, upload: int, download: int, total: int = 1, parallel: int = 1, chunk: int = PERF_CHUNK
+    ) -> Results:
+        numbers, latencies = iter(range(total)), []
+
+        async def worker() -> None:
+            for _ in numbers:
+                opened = time.perf_counter()
+                async with self._open(peer, PERF) as stream:
+                    await perf_once(stream, upload, download, chunk)
+                latencies.append((time.perf_counter() - opened) * 1000)
+
+        start = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(parallel):
+                nursery.start_soon(worker)
+        return {"seconds": time.perf_counter() - start, "latencies_ms": latencies}
+
+    async def cmd_connect_many(self, addr: str, total: int, parallel: int, identify: bool) -> Results:
+        numbers, latencies = iter(range(total)), []
+
+        async def worker(host: IHost) -> None:
+            peer = info_from_p2p_addr(Multiaddr(addr)).peer_id
+            for _ in numbers:
+                dialled = time.perf_counter()
+                await connect_and_use(host, Multiaddr(addr), peer, identify)
+                latencies.append((time.perf_counter() - dialled) * 1000)
+                # This sleeps for 0.2 s, which is why latencies are told, too.
+                await host.disconnect(peer)
+
+        async with AsyncExitStack() as stack:
+            hosts = [make_host(self._arguments) for _ in range(parallel)]
+            for host in hosts:
+                await stack.enter_async_context(host.run([]))
+                await host.get_network().event_background_nursery_created.wait()
+                await host.get_network().auto_connector.stop()
+            start = time.perf_counter()
+            async with trio.open_nursery() as nursery:
+                for host in hosts:
+                    nursery.start_soon(worker, host)
+            return {"seconds": time.perf_counter() - start, "latencies_ms": latencies}
+
     async def cmd_status(self) -> Results:
         return {"pushed": self._pushed, "sunk": self._protocols.sunk, "watch": self._protocols.watched}
 
@@ -469,6 +561,20 @@ class Commands:
                 emit({"event": "message", "topic": topic, "from": str(sender), "data": data})
 
 
+async def read_identify(stream: INetStream) -> Identify:
+    return Identify.FromString(await read_length_prefixed_protobuf(stream))
+
+
+async def connect_and_use(host: IHost, addr: Multiaddr, peer: ID, identify: bool) -> None:
+    await host.get_network().dial_addr(addr, peer)
+    async with finishing(await host.new_stream(peer, [PERF])) as stream:
+        await perf_once(stream, 0, 1)
+    if identify:
+        # The host does so by itself and tells nobody when it is done.
+        async with finishing(await host.new_stream(peer, [IDENTIFY])) as stream:
+            await read_identify(stream)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--transport", choices=FEATURES["transports"], default="tcp")
@@ -477,6 +583,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--muxer", choices=FEATURES["muxers"], default="yamux")
     parser.add_argument("--key-type", choices=FEATURES["key_types"], default="ed25519")
     parser.add_argument("--pubsub", choices=[*FEATURES["pubsub"], "none"], default="floodsub")
+    parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--features", action="store_true")
     return parser.parse_args()
 
@@ -515,7 +622,8 @@ async def running_pubsub(host: IHost, kind: str) -> AsyncIterator[Pubsub | None]
 async def serve(arguments: argparse.Namespace) -> None:
     host = make_host(arguments)
     protocols = InteropProtocols(host)
-    host.get_network().register_notifee(ConnectionEvents())
+    if not arguments.quiet:
+        host.get_network().register_notifee(ConnectionEvents())
     listen = [Multiaddr(address) for address in arguments.listen or ["/ip4/127.0.0.1/tcp/0"] if address != "none"]
 
     async with host.run(listen), running_pubsub(host, arguments.pubsub) as pubsub, trio.open_nursery() as nursery:
@@ -531,7 +639,7 @@ async def serve(arguments: argparse.Namespace) -> None:
             }
         )
 
-        commands = Commands(host, protocols, pubsub, nursery)
+        commands = Commands(host, protocols, pubsub, nursery, arguments)
         async for line in trio.wrap_file(sys.stdin):
             command = json.loads(line)
             if command["cmd"] == "shutdown":

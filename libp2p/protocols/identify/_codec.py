@@ -138,7 +138,7 @@ def encode(info: IdentifyInfo, *, max_length: int = MAX_SENT) -> bytes:
 
 def _fitting(values: Sequence[bytes], room: int) -> tuple[list[bytes], int]:
     """Those first ``values`` that fit into ``room`` bytes as fields of a message, and the room that is left."""
-    kept = []
+    kept: list[bytes] = []
     for value in values:
         size = 1 + len(varint.encode(len(value))) + len(value)
         if size > room:

@@ -277,12 +277,14 @@ class Identify(Service):
     # --- answering
 
     async def _answer(self, stream: Stream) -> None:
-        if self._host is None:
+        host = self._host
+        if host is None:
             return stream.reset()  # the host is closing
-        message = self._self.message_for(self._host, stream.connection)
+        session = self._session(host, stream.connection)
+        message = self._self.message_for(host, stream.connection)
         with trio.fail_after(self._config.timeout):
             await send(stream, message)
-        if self._host is not None and (session := self._session(self._host, stream.connection)) is not None:
+        if session is not None:
             session.told = message
 
     # --- pushes from others

@@ -4,11 +4,12 @@
 """
 
 from ._codec import Message, MessageId, RpcLimits
+from ._config import PubsubConfig
 from ._errors import MessageRefused, MessageTooLarge, NoPeers, PubsubError
 from ._events import TopicPeerJoined, TopicPeerLeft
 from ._floodsub import FLOODSUB, Floodsub, FloodsubConfig
 from ._router import Fault, Router, Verdict
-from ._service import Pubsub, PubsubConfig
+from ._service import Pubsub
 from ._signing import SignaturePolicy
 from ._subscriber import Messages
 from ._validation import MessageIdFunction, MonotonicSeqno, Validator

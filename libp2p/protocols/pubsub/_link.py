@@ -31,6 +31,7 @@ class Link:
 
     Attributes:
         joined: set when the outbound stream is there for the first time, or never will be.
+        scope: around the task that writes.
         inbound: the stream that is read; None while there is none.
         validations: as many asynchronous validations of this peer's messages as may still start.
         gone: whether the link has ended.
@@ -40,12 +41,14 @@ class Link:
     outbox: Outbox
     validations: trio.Semaphore
     joined: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     inbound: Stream | None = None
     gone: bool = False
 
     def end(self) -> None:
         """Nobody uses it any more."""
         self.gone = True
+        self.scope.cancel()
         self.joined.set()
         self.outbox.close()
         if self.inbound is not None:
@@ -53,7 +56,7 @@ class Link:
 
 
 def usable_connection(host: Host, peer: PeerId) -> Connection | None:
-    """The best connection to ``peer`` that is not limited by a relay."""
+    """The best connection to ``peer`` that no relay limits; None when there is none."""
     return next((connection for connection in host.connections(peer) if not connection.limited), None)
 
 

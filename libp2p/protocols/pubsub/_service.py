@@ -15,16 +15,16 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import trio
 
 from ...abc import Host, ProtocolId, Service, Stream, StreamHandler
 from ...errors import DecodeError, RemoteProtocolError
-from ...events import PeerIdentified
+from ...events import PeerDisconnected, PeerIdentified
 from ...peer_id import PeerId
 from ...wire.framing import FrameBuffer
-from ._codec import Message, MessageId, RpcLimits, decode_message, decode_rpc, frame_publish, rpc_overhead
+from ._codec import Message, MessageId, decode_message, decode_rpc, frame_publish, rpc_overhead
+from ._config import PubsubConfig
 from ._errors import MessageRefused, MessageTooLarge, NoPeers
 from ._events import TopicPeerJoined, TopicPeerLeft
 from ._floodsub import Floodsub
@@ -49,33 +49,6 @@ from ._validation import CONCURRENCY, TIMEOUT, Application, Check, MessageIdFunc
 
 _MESSAGES_PER_TURN = 16
 """Messages taken from a peer without a signature check before other tasks get their turn."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PubsubConfig:
-    """Bounds of the pubsub service. Each says what happens when it is reached."""
-
-    rpc: RpcLimits = field(default_factory=RpcLimits)
-    """Beyond these, the stream of the peer is reset; our own messages raise ``MessageTooLarge``."""
-    queue_messages: int = 32
-    """Messages that wait for one peer (go; case G10). A forwarded one that finds no room is dropped and counted; one
-    that is published here waits for ``publish_patience``."""
-    queue_bytes: int = 4 * 1024 * 1024
-    """The same in bytes (case G10)."""
-    publish_patience: float = 1.0
-    """Seconds that ``publish`` waits for peers whose queue is full; then they miss the message, and until they have
-    taken something nobody waits for them (ours)."""
-    subscriber_messages: int = 1024
-    """Messages that wait for one subscriber on this host; then the oldest is lost and counted (ours)."""
-    subscriber_bytes: int = 16 * 1024 * 1024
-    """The same in bytes (ours)."""
-    validations_per_peer: int = 32
-    """Asynchronous validations of one peer's messages at a time (case G6); its stream is not read meanwhile."""
-
-    def __post_init__(self) -> None:
-        counts = (self.queue_messages, self.queue_bytes, self.subscriber_messages, self.subscriber_bytes)
-        if min(*counts, self.validations_per_peer) < 1 or self.publish_patience < 0:
-            raise ValueError("bounds of pubsub must be positive")
 
 
 class Pubsub(Service):
@@ -258,14 +231,17 @@ class Pubsub(Service):
         self._signer = Signer(self._policy, host.private_key, seqno=int(self._clock() * 1_000_000_000))
         try:
             async with trio.open_nursery() as nursery:
-                with host.subscribe(PeerIdentified) as events:
+                with host.subscribe(PeerIdentified, PeerDisconnected) as events:
                     self._nursery = nursery
                     nursery.start_soon(self._keep_time)
                     for connection in host.connections():
                         self._consider(host, connection.peer)
                     task_status.started()
                     async for event in events:
-                        self._consider(host, event.peer)
+                        if isinstance(event, PeerIdentified):
+                            self._consider(host, event.peer)
+                        elif isinstance(event, PeerDisconnected) and not host.connections(event.peer):
+                            self._end_link(event.peer)
         finally:
             self._host = self._nursery = self._signer = None
             self._subscribers.end()
@@ -314,11 +290,17 @@ class Pubsub(Service):
     async def _serve(self, link: Link) -> None:
         host, _ = self._running()
         try:
-            await keep_writing(host, link, self._router.protocols, self._opened, self._rng)
+            with link.scope:
+                await keep_writing(host, link, self._router.protocols, self._opened, self._rng)
         finally:
-            del self._links[link.peer]
+            if not link.gone:
+                self._end_link(link.peer)
+
+    def _end_link(self, peer: PeerId) -> None:
+        link = self._links.pop(peer, None)
+        if link is not None:
             link.end()
-            self._perform(self._router.peer_left(link.peer, trio.current_time()))
+            self._perform(self._router.peer_left(peer, trio.current_time()))
 
     def _opened(self, link: Link, protocol: ProtocolId) -> None:
         link.outbox.restart(self._subscribers)
@@ -447,15 +429,22 @@ class Pubsub(Service):
         full = [outbox for outbox in outboxes if not outbox.add_message(framed)]
         if not full:
             return
+        patient = [outbox for outbox in full if not outbox.stalled]
+        self._drop_outbound(len(full) - len(patient))
         with trio.move_on_after(self._config.publish_patience):
-            for outbox in full:
-                if not outbox.stalled:
-                    await outbox.wait_for_room(len(framed))
-        for outbox in full:
-            # Whoever was waited for last must not cost the others, who may have got room meanwhile, the message.
+            while patient:
+                if await patient[0].wait_for_room(len(framed)) and not patient[0].add_message(framed):
+                    continue  # another publisher was quicker
+                patient.pop(0)
+        for outbox in patient:
+            # Whoever was waited for must not cost the others, who may have got room meanwhile, the message.
             if not outbox.add_message(framed):
                 outbox.stalled = True
-                self._count("dropped_outbound")
+                self._drop_outbound(1)
+
+    def _drop_outbound(self, count: int) -> None:
+        if count:
+            self._count("dropped_outbound", count)
 
     # --- what the router wants
 
@@ -483,10 +472,8 @@ class Pubsub(Service):
 
     def _forward(self, action: SendMessage) -> None:
         framed = frame_publish(action.message.raw)
-        for peer in action.peers:
-            link = self._links.get(peer)
-            if link is None or not link.outbox.add_message(framed):
-                self._count("dropped_outbound")
+        links = [self._links.get(peer) for peer in action.peers]
+        self._drop_outbound(sum([link is None or not link.outbox.add_message(framed) for link in links]))
 
     def _send_control(self, action: SendControl) -> None:
         link = self._links.get(action.peer)

@@ -89,6 +89,10 @@ class NoiseStream(SecureStream):
 
     # --- receiving
 
+    @property
+    def kernel(self) -> bool:
+        return self._direct is not None and self._direct.kernel
+
     async def receive_chunks(self) -> Sequence[bytes]:
         if self._chunks:
             chunks = list(self._chunks)

@@ -27,6 +27,10 @@ class PlaintextStream(SecureStream):
         self._pending: bytes = b""
         self._turns = 0
 
+    @property
+    def kernel(self) -> bool:
+        return self._direct is not None and self._direct.kernel
+
     async def receive_chunks(self) -> Sequence[bytes]:
         if self._initial:
             initial, self._initial = self._initial, b""

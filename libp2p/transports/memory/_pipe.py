@@ -22,7 +22,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import (
+    Abort,
+    RaiseCancelT,
+    Task,
+    current_task,
+    current_trio_token,
+    reschedule,
+    wait_task_rescheduled,
+)
 
 from ...abc import Buffer
 
@@ -284,14 +292,28 @@ class Pipe:
         return trio.current_time() + self.link.latency if self.link.latency else -math.inf
 
     def _wake_reader(self) -> None:
-        if self._read_task is not None:
+        if self._read_task is not None and _in_task(self._wake_reader):
             task, self._read_task = self._read_task, None
             reschedule(task)
 
     def _wake_writer(self) -> None:
-        if self._write_task is not None:
+        if self._write_task is not None and _in_task(self._wake_writer):
             task, self._write_task = self._write_task, None
             reschedule(task)
+
+
+def _in_task(wake: Callable[[], None]) -> bool:
+    """Whether some task is running. When none is, ``wake`` is called again from one.
+
+    An instrument may write too, as one may write to a socket from there; but a task that is made runnable when Trio
+    has decided how long to wait for events would run only after that.
+    """
+    try:
+        current_task()
+    except RuntimeError:
+        current_trio_token().run_sync_soon(wake)
+        return False
+    return True
 
 
 async def _park(abort: Callable[[RaiseCancelT], Abort], deadline: float | None) -> None:

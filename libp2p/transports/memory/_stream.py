@@ -25,6 +25,8 @@ class MemoryStream(DirectStream, HalfCloseableStream):
         node: the name of the node this end belongs to.
     """
 
+    kernel = False
+
     __slots__ = ("__weakref__", "_closed", "_in", "_on_close", "_out", "_receiving", "_sending", "_sent_eof", "node")
 
     def __init__(self, node: str, outgoing: Pipe, incoming: Pipe, on_close: Callable[[], None]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
-from libp2p.abc import Connection, Host, Stream, StreamHandler
+from libp2p.abc import Host, Stream
 from libp2p.addressing import parse
 from libp2p.crypto.keys import PrivateKey
 from libp2p.errors import ConnectionClosed, NegotiationError, RemoteProtocolError, StreamReset
@@ -19,68 +16,28 @@ from libp2p.peer_id import PeerId
 from libp2p.protocols.identify import (
     IDENTIFY,
     IDENTIFY_PUSH,
-    Identify,
-    IdentifyConfig,
     IdentifyFailed,
     IdentifyInfo,
     identify,
 )
 from libp2p.protocols.identify._codec import decode, encode
 from libp2p.protocols.identify._self import SelfDescription
-from libp2p.protocols.ping import PING, ping
 from libp2p.records.peer_record import PeerRecord, open_peer_record
 from libp2p.testing import memory_network
 from libp2p.testing.keys import seeded_key
-from libp2p.testing.network import open_memory_host
 from libp2p.wire import proto
 from libp2p.wire.framing import FrameBuffer, frame
-
-PUBLIC_A, PUBLIC_B = "1.2.3.4", "5.6.7.8"
-
-
-class Services:
-    """Makes the identify services of a network and keeps them."""
-
-    def __init__(self, **options) -> None:
-        self.made: list[Identify] = []
-        self.options = options
-
-    def __call__(self) -> Identify:
-        self.made.append(Identify(**self.options))
-        return self.made[-1]
-
-
-@asynccontextmanager
-async def with_raw_peer(
-    answer: bytes | StreamHandler, *, ips: tuple[str, ...] = (), **options
-) -> AsyncIterator[tuple[Host, Identify, Host]]:
-    """A host with the service, and one that says ``answer`` when it is asked who it is."""
-    services = Services(**options)
-    async with (
-        memory_network(1, defaults=(services,), ips=ips[:1]) as hosts,
-        open_memory_host(hosts.network, name="raw", ip=ips[1] if ips else None, defaults=()) as raw,
-    ):
-
-        async def handler(stream: Stream) -> None:
-            if isinstance(answer, bytes):
-                await stream.send_all(frame(answer))
-            else:
-                await answer(stream)
-
-        raw.handle(IDENTIFY, handler)
-        yield hosts[0], services.made[0], raw
-
-
-def own_key(host: Host) -> bytes:
-    return host.private_key.public_key.marshal()
-
-
-async def push(raw: Host, host: Host, message: bytes) -> None:
-    async with await raw.open_stream(host.local_peer, IDENTIFY_PUSH) as stream:
-        await stream.send_all(frame(message))
-        await stream.send_eof()
-        assert [chunk async for chunk in stream] == []
-
+from tests.protocols.identify.raw import (
+    PUBLIC_A,
+    PUBLIC_B,
+    Services,
+    garbage,
+    own_key,
+    push,
+    silent,
+    with_raw_peer,
+)
+from tests.protocols.waiting import settled
 
 # --- both sides of a connection ---------------------------------------------------------------------------------------
 
@@ -222,20 +179,12 @@ async def drip(stream: Stream) -> None:
         await trio.sleep(1)
 
 
-async def silent(stream: Stream) -> None:
-    await trio.sleep_forever()
-
-
 async def truncated(stream: Stream) -> None:
     await stream.send_all(frame(b"\x0a\x03abc")[:-1])
 
 
 async def nothing(stream: Stream) -> None:
     await trio.lowlevel.checkpoint()
-
-
-async def garbage(stream: Stream) -> None:
-    await stream.send_all(frame(b"\xff\xff"))
 
 
 async def resets(stream: Stream) -> None:
@@ -276,10 +225,10 @@ async def test_the_connection_ends_meanwhile() -> None:
                 await service.identified(raw.local_peer)
 
         nursery.start_soon(fails)
-        await wait_all_tasks_blocked()
+        await settled()
         started = trio.current_time()
         await raw.disconnect(a.local_peer)
-        await wait_all_tasks_blocked()
+        await settled()
         assert trio.current_time() - started < 1
         assert not service._sessions
 
@@ -298,7 +247,7 @@ async def test_a_peer_that_answers_one_at_a_time() -> None:
 
     async with with_raw_peer(answer) as (a, _, raw):
         await a.connect(raw.addrs[0])
-        await wait_all_tasks_blocked()
+        await settled()
         assert (await identify(a, raw.local_peer)).protocols == ("/x",)
 
 
@@ -422,218 +371,3 @@ def test_i9_a_host_on_loopback_only() -> None:
     assert there.listen_addrs == ()
     assert there.signed_peer_record is None
     assert Seen().described_by(description).signed_peer_record is None
-
-
-# --- pushes of others -------------------------------------------------------------------------------------------------
-
-
-async def test_i4_a_push_changes_only_what_it_says() -> None:
-    answer = encode(IdentifyInfo(protocols=("/one",), agent_version="old", protocol_version="p"))
-    async with with_raw_peer(answer) as (a, service, raw):
-        await raw.connect(a.addrs[0])
-        await service.identified(raw.local_peer)
-        with a.subscribe(PeerIdentified) as events:
-            await push(raw, a, encode(IdentifyInfo(protocols=("/two", "/three"))))
-            event = await events.receive()
-            assert event.protocols == ("/two", "/three")
-            assert (event.agent_version, event.protocol_version) == ("old", "p")
-        assert a.peerstore.protocols(raw.local_peer) == {"/two", "/three"}
-        assert (await service.identified(raw.local_peer)).agent_version == "old"
-
-
-async def test_a_push_waits_for_identify() -> None:
-    asked, answer_now = trio.Event(), trio.Event()
-
-    async def answer(stream: Stream) -> None:
-        asked.set()
-        await answer_now.wait()
-        await stream.send_all(frame(encode(IdentifyInfo(protocols=("/old",), agent_version="x"))))
-
-    async with with_raw_peer(answer) as (a, service, raw), trio.open_nursery() as nursery:
-        await raw.connect(a.addrs[0])
-        await asked.wait()
-        nursery.start_soon(push, raw, a, encode(IdentifyInfo(protocols=("/new",))))
-        await wait_all_tasks_blocked()
-        answer_now.set()
-        await wait_all_tasks_blocked()
-        info = await service.identified(raw.local_peer)
-        assert (info.protocols, info.agent_version) == (("/new",), "x")
-
-
-async def test_a_push_after_identify_failed() -> None:
-    async with with_raw_peer(garbage) as (a, service, raw):
-        await raw.connect(a.addrs[0])
-        with pytest.raises(IdentifyFailed):
-            await service.identified(raw.local_peer)
-        await push(raw, a, encode(IdentifyInfo(protocols=("/new",))))
-        assert (await service.identified(raw.local_peer)).protocols == ("/new",)
-
-
-async def test_i3_a_push_with_a_wrong_key_ends_the_connection() -> None:
-    async with with_raw_peer(b"") as (a, _, raw):
-        connection = await raw.connect(a.addrs[0])
-        with pytest.raises((StreamReset, ConnectionClosed, NegotiationError)):
-            await push(raw, a, encode(IdentifyInfo(public_key=seeded_key("stranger").public_key.marshal())))
-        await until_ended(raw, connection)
-
-
-async def until_ended(host: Host, connection: Connection) -> None:
-    await wait_all_tasks_blocked()
-    assert connection not in host.connections()
-
-
-async def test_case_i2_pushes_are_rate_limited_by_neighbourhood() -> None:
-    services = Services()
-    ips = (PUBLIC_A, "9.9.9.1", "9.9.9.2", "9.9.8.1")
-    async with memory_network(1, defaults=(services,), ips=ips[:1]) as hosts:
-        (a,) = hosts
-        async with (
-            open_memory_host(hosts.network, name="x", ip=ips[1], defaults=()) as x,
-            open_memory_host(hosts.network, name="y", ip=ips[2], defaults=()) as y,
-            open_memory_host(hosts.network, name="z", ip=ips[3], defaults=()) as z,
-        ):
-            for raw in (x, y, z):
-                await raw.connect(a.addrs[0])
-            taken = [await is_taken(x, a, number) for number in range(9)]
-            assert all(taken)
-            assert await is_taken(y, a, 9)
-            assert not await is_taken(x, a, 10)
-            assert not await is_taken(y, a, 11)
-            assert await is_taken(z, a, 12)
-            await trio.sleep(5)
-            assert await is_taken(x, a, 13)
-            assert not await is_taken(x, a, 14)
-            assert a.peerstore.protocols(x.local_peer) == {"/p/13"}
-
-
-async def is_taken(raw: Host, host: Host, number: int) -> bool:
-    try:
-        await push(raw, host, encode(IdentifyInfo(protocols=(f"/p/{number}",))))
-    except (StreamReset, NegotiationError):
-        return False
-    return True
-
-
-async def test_case_i2_only_so_many_at_once() -> None:
-    async with with_raw_peer(b"", config=IdentifyConfig(pushes_at_once=1)) as (a, service, raw):
-        await raw.connect(a.addrs[0])
-        await service.identified(raw.local_peer)
-        async with await raw.open_stream(a.local_peer, IDENTIFY_PUSH) as hog:
-            await hog.send_all(b"\x05")
-            await wait_all_tasks_blocked()
-            assert not await is_taken(raw, a, 1)
-            with pytest.raises(StreamReset):  # it has five seconds, and then makes room
-                await hog.receive_some()
-        assert await is_taken(raw, a, 2)
-
-
-def test_configuration() -> None:
-    for wrong in ("timeout", "addr_ttl", "push_burst", "push_rate", "pushes_at_once", "push_sources"):
-        with pytest.raises(ValueError, match="positive"):
-            dataclasses.replace(IdentifyConfig(), **{wrong: -1})  # type: ignore[arg-type]
-
-
-# --- pushes to others -------------------------------------------------------------------------------------------------
-
-
-class Pushed:
-    """Collects the pushes that arrive at a host."""
-
-    def __init__(self, host: Host) -> None:
-        self.infos: list[IdentifyInfo] = []
-        self.hold = trio.Event()
-        self.hold.set()
-        host.handle(IDENTIFY_PUSH, self._take)
-
-    async def _take(self, stream: Stream) -> None:
-        data = b"".join([chunk async for chunk in stream])
-        self.infos.append(decode(FrameBuffer(4096).receive_data(data)))
-        await self.hold.wait()
-
-
-async def nop(stream: Stream) -> None:
-    await trio.lowlevel.checkpoint()
-
-
-async def test_i5_changes_are_pushed() -> None:
-    async with memory_network(2, connect="full") as (a, b):
-        await ping(a, b.local_peer)
-        await wait_all_tasks_blocked()
-        assert "/new/1" not in b.peerstore.protocols(a.local_peer)
-        with a.handle("/new/1", nop):
-            await wait_all_tasks_blocked()
-            assert "/new/1" in b.peerstore.protocols(a.local_peer)
-        await wait_all_tasks_blocked()
-        assert "/new/1" not in b.peerstore.protocols(a.local_peer)
-        assert PING in b.peerstore.protocols(a.local_peer)
-        await a.listen("/memory/77")
-        await wait_all_tasks_blocked()
-        assert parse("/memory/77") in b.peerstore.addrs(a.local_peer)
-
-
-async def test_i5_bursts_are_coalesced() -> None:
-    async with with_raw_peer(encode(IdentifyInfo(protocols=(IDENTIFY_PUSH,)))) as (a, service, raw):
-        pushed = Pushed(raw)
-        await a.connect(raw.addrs[0])
-        await service.identified(raw.local_peer)
-        for number in range(50):
-            a.handle(f"/burst/{number}", nop)
-        await wait_all_tasks_blocked()
-        assert 1 <= len(pushed.infos) <= 2
-        assert "/burst/49" in pushed.infos[-1].protocols
-        for number in range(50, 60):
-            a.handle(f"/burst/{number}", nop)
-            await trio.lowlevel.checkpoint()
-        await wait_all_tasks_blocked()
-        assert "/burst/59" in pushed.infos[-1].protocols
-        assert len(pushed.infos) <= 12
-        before = len(pushed.infos)
-        a.handle("/temporary", nop).__exit__(None, None, None)
-        await wait_all_tasks_blocked()
-        assert len(pushed.infos) == before  # nothing has changed
-
-
-async def test_i5_not_to_peers_that_do_not_take_pushes() -> None:
-    async with with_raw_peer(encode(IdentifyInfo(protocols=("/x",)))) as (a, service, raw):
-        pushed = Pushed(raw)
-        await a.connect(raw.addrs[0])
-        await service.identified(raw.local_peer)
-        a.handle("/new", nop)
-        await trio.sleep(100)
-        assert not pushed.infos
-
-
-async def test_i5_not_before_identify_and_then_what_was_missed() -> None:
-    answer_now = trio.Event()
-
-    async def answer(stream: Stream) -> None:
-        await answer_now.wait()
-        await stream.send_all(frame(encode(IdentifyInfo(protocols=(IDENTIFY_PUSH,)))))
-
-    async with with_raw_peer(answer) as (a, _, raw):
-        pushed = Pushed(raw)
-        await raw.connect(a.addrs[0])
-        assert "/new" not in (await identify(raw, a.local_peer)).protocols
-        a.handle("/new", nop)
-        await wait_all_tasks_blocked()
-        assert not pushed.infos
-        answer_now.set()
-        await wait_all_tasks_blocked()
-        assert [("/new" in info.protocols) for info in pushed.infos] == [True]
-
-
-async def test_i5_a_push_that_fails_is_made_up_for() -> None:
-    async with with_raw_peer(encode(IdentifyInfo(protocols=(IDENTIFY_PUSH,)))) as (a, service, raw):
-        with raw.handle(IDENTIFY_PUSH, silent):
-            await a.connect(raw.addrs[0])
-            await service.identified(raw.local_peer)
-            a.handle("/one", nop)
-            await wait_all_tasks_blocked()
-            await raw.disconnect(a.local_peer)
-            await wait_all_tasks_blocked()
-        pushed = Pushed(raw)
-        await a.connect(raw.addrs[0])
-        await service.identified(raw.local_peer)
-        a.handle("/two", nop)
-        await wait_all_tasks_blocked()
-        assert pushed.infos[-1].protocols == (IDENTIFY, IDENTIFY_PUSH, "/one", "/two")

@@ -86,6 +86,11 @@ def test_subscriptions_without_a_topic_are_left_out() -> None:
     )
 
 
+def test_unknown_fields_of_subscriptions_are_skipped() -> None:
+    body = bytes.fromhex("0801 120161 4801 5a0178")
+    assert decode_rpc(proto.write_bytes(1, body), LIMITS).subscriptions == (Subscription("a", True),)
+
+
 def test_numbers_need_not_be_in_shortest_form() -> None:
     rpc = decode_rpc(bytes.fromhex("0a8900 08818000 128200 6162"), LIMITS)
     assert rpc.subscriptions == (Subscription("ab", True),)

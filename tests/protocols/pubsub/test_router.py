@@ -265,7 +265,7 @@ def test_own_subscriptions_need_no_more() -> None:
 def test_bounds_are_positive() -> None:
     for wrong in ("seen_ttl", "seen_capacity", "topics_per_peer", "topic_bytes_per_peer"):
         with pytest.raises(ValueError, match="positive"):
-            FloodsubConfig(**{wrong: 0})  # type: ignore[arg-type]
+            FloodsubConfig(**{wrong: 0})
 
 
 class Net:

@@ -37,9 +37,9 @@ def forged(key: PrivateKey = THEIRS, /, **changes: bytes | None) -> Message:
     fields: dict[str, bytes | None] = {"author": bytes(peer_of(THEIRS)), "seqno": (1).to_bytes(8, "big")}
     late = {name: changes.pop(name) for name in ("signature", "key") if name in changes}
     fields.update(changes)
-    unsigned = encode_message(topic="t", data=b"data", **fields)  # type: ignore[arg-type]
+    unsigned = encode_message(topic="t", data=b"data", **fields)
     signed = {"signature": key.sign(signed_bytes(unsigned)), **late}
-    return decode_message(encode_message(topic="t", data=b"data", **fields, **signed), PEER)  # type: ignore[arg-type]
+    return decode_message(encode_message(topic="t", data=b"data", **fields, **signed), PEER)
 
 
 # --- making -----------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_g7_what_is_remembered_of_an_author_is_compared_with_what_is_attached() 
 @pytest.mark.parametrize("field", ["author", "seqno", "signature", "key"])
 def test_g7_no_sign_takes_nothing(field: str) -> None:
     value = bytes(peer_of(THEIRS)) if field == "author" else b"x"
-    message = decode_message(encode_message(topic="t", data=b"d", **{field: value}), PEER)  # type: ignore[arg-type]
+    message = decode_message(encode_message(topic="t", data=b"d", **{field: value}), PEER)
     assert checker(STRICT_NO_SIGN).check(message) is Fault.UNEXPECTED_SIGNATURE
 
 

@@ -8,6 +8,7 @@ const OPTIONS = {
   muxer: { type: 'string', default: 'yamux' },
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
+  quiet: { type: 'boolean', default: false },
   features: { type: 'boolean', default: false }
 }
 
@@ -35,6 +36,7 @@ export function readArgs (argv) {
     keyType: values['key-type'],
     pubsub: values.pubsub,
     listen: values.listen.filter(address => address !== 'none'),
+    quiet: values.quiet,
     features: values.features
   }
 }

@@ -4,6 +4,7 @@ import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { STREAM_LIMITS } from './host.mjs'
 import { pattern } from './pattern.mjs'
+import { connectMany, PERF, perf, ping } from './perf.mjs'
 import { DIGEST, ECHO, MARK_LENGTH, RESET, SINK, WATCH } from './protocols.mjs'
 import { readOutcome, send, StreamReader } from './streams.mjs'
 
@@ -19,12 +20,14 @@ export class Commands {
   #host
   #protocols
   #identities
+  #args
   #pushed = 0
 
-  constructor (host, protocols, identities) {
+  constructor (host, protocols, identities, args) {
     this.#host = host
     this.#protocols = protocols
     this.#identities = identities
+    this.#args = args
   }
 
   handlers = {
@@ -34,16 +37,7 @@ export class Commands {
       return { peer_id: connection.remotePeer.toString() }
     },
 
-    ping: async ({ peer, count }) => {
-      const { remotePeer } = this.#connection(peer)
-      const rtts = []
-
-      for (let i = 0; i < count; i++) {
-        rtts.push(await this.#host.services.ping.ping(remotePeer))
-      }
-
-      return { rtts_ms: rtts }
-    },
+    ping: async ({ peer, count }) => ({ rtts_ms: await ping(this.#connection(peer), count) }),
 
     identify: async ({ peer }) => {
       this.#connection(peer)
@@ -141,6 +135,10 @@ export class Commands {
 
       return { response, seconds: secondsSince(start) }
     },
+
+    perf: async ({ peer, ...args }) => perf(() => this.#open(peer, PERF), args),
+
+    connect_many: async args => connectMany(this.#args, args),
 
     status: async () => ({
       pushed: this.#pushed,

@@ -47,10 +47,12 @@ async function answer (handlers, { id, cmd, ...args }) {
 async function serve (args) {
   const host = await createHost(args)
   const protocols = new InteropProtocols()
-  const { handlers } = new Commands(host, protocols, new Identities(host))
+  const { handlers } = new Commands(host, protocols, new Identities(host), args)
 
   await protocols.register(host)
-  reportEvents(host)
+  if (!args.quiet) {
+    reportEvents(host)
+  }
   await host.start()
 
   emit({

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { STREAM_LIMITS } from './host.mjs'
+import { PERF, servePerf } from './perf.mjs'
 import { readOutcome, send, StreamReader } from './streams.mjs'
 
 export const ECHO = '/interop/echo/1.0.0'
@@ -25,7 +26,8 @@ export class InteropProtocols {
       [DIGEST]: stream => this.#digest(stream),
       [RESET]: stream => this.#reset(stream),
       [WATCH]: stream => this.#watch(stream),
-      [SINK]: stream => this.#sink(stream)
+      [SINK]: stream => this.#sink(stream),
+      [PERF]: servePerf
     }
 
     for (const [protocol, handler] of Object.entries(handlers)) {

@@ -9,6 +9,7 @@ pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 
+#[derive(Clone)]
 pub struct Args {
     pub listen: Vec<Multiaddr>,
     pub transport: String,
@@ -16,6 +17,7 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
+    pub quiet: bool,
     pub features: bool,
 }
 
@@ -29,12 +31,14 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
+            quiet: false,
             features: false,
         };
         let mut listen = Vec::new();
         while let Some(word) = words.next() {
-            if word == "--features" {
-                args.features = true;
+            if word == "--features" || word == "--quiet" {
+                args.features |= word == "--features";
+                args.quiet |= word == "--quiet";
                 continue;
             }
             let (flag, value) = match word.split_once('=') {
@@ -78,6 +82,17 @@ fn one_of(allowed: &[&str], flag: &str, value: String) -> Result<String, String>
             "{flag} {value}: this peer has {}",
             allowed.join(", ")
         ))
+    }
+}
+
+impl Args {
+    /// The same for a node that only dials and speaks no more than it must.
+    pub fn for_dialler(&self) -> Self {
+        Self {
+            listen: Vec::new(),
+            pubsub: "none".into(),
+            ..self.clone()
+        }
     }
 }
 

@@ -16,9 +16,11 @@ use libp2p::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    clients,
+    args::Args,
+    clients, launch,
     node::Handle,
     pattern,
+    perf::{self, Sizes},
     served::{self, State},
 };
 
@@ -32,6 +34,7 @@ type Results = Map<String, Value>;
 pub struct Commands {
     pub node: Handle,
     pub state: Arc<State>,
+    pub args: Arc<Args>,
 }
 
 /// The arguments of one command.
@@ -44,6 +47,22 @@ impl Arguments {
 
     fn number(&self, name: &str) -> Result<u64, String> {
         self.0[name].as_u64().ok_or(format!("{name}: no number"))
+    }
+
+    fn number_or(&self, name: &str, default: u64) -> u64 {
+        self.0[name].as_u64().unwrap_or(default)
+    }
+
+    /// An address and the peer it ends in.
+    fn addr(&self) -> Result<(PeerId, Multiaddr), String> {
+        let addr: Multiaddr = self
+            .text("addr")?
+            .parse()
+            .map_err(|e| format!("addr: {e}"))?;
+        match addr.iter().last() {
+            Some(Protocol::P2p(peer)) => Ok((peer, addr)),
+            _ => Err("addr must end in /p2p/ID".into()),
+        }
     }
 
     /// The decimal text of the seed, which is all that the pattern needs.
@@ -77,6 +96,8 @@ impl Commands {
             "expect_reset" => self.while_connected(args, self.expect_reset(args)).await?,
             "send_reset" => self.while_connected(args, self.send_reset(args)).await?,
             "push" => self.while_connected(args, self.push(args)).await?,
+            "perf" => self.while_connected(args, self.perf(args)).await?,
+            "connect_many" => self.connect_many(args).await?,
             "status" => self.status(),
             "sink_hold" => self.hold(true),
             "sink_release" => self.hold(false),
@@ -128,13 +149,7 @@ impl Commands {
     }
 
     async fn dial(&self, args: &Arguments) -> Result<Value, String> {
-        let addr: Multiaddr = args
-            .text("addr")?
-            .parse()
-            .map_err(|e| format!("addr: {e}"))?;
-        let Some(Protocol::P2p(peer)) = addr.iter().last() else {
-            return Err("addr must end in /p2p/ID".into());
-        };
+        let (peer, addr) = args.addr()?;
         self.node
             .with(move |node| node.dial(peer, addr))
             .await?
@@ -268,6 +283,30 @@ impl Commands {
             .await
             .map_err(text)?;
         Ok(json!({"response": response, "seconds": started.elapsed().as_secs_f64()}))
+    }
+
+    async fn perf(&self, args: &Arguments) -> Result<Value, String> {
+        let sizes = Sizes {
+            upload: args.number("upload")?,
+            download: args.number("download")?,
+            chunk: args.number_or("chunk", perf::CHUNK),
+        };
+        let (total, parallel) = (args.number_or("total", 1), args.number_or("parallel", 1));
+        let measured =
+            perf::measure(&self.node, args.peer()?, sizes, total, parallel as usize).await?;
+        Ok(measured.to_json())
+    }
+
+    async fn connect_many(&self, args: &Arguments) -> Result<Value, String> {
+        let (peer, addr) = args.addr()?;
+        let (total, identify) = (args.number("total")?, args.0["identify"] == true);
+        let mut workers = Vec::new();
+        // What these are asked to serve would come out of `inbound`, which is dropped: nobody dials them.
+        for _ in 0..args.number("parallel")?.max(1) {
+            workers.push(launch(&self.args.for_dialler()).await?.node);
+        }
+        let measured = perf::connect_many(&workers, peer, &addr, total, identify).await?;
+        Ok(measured.to_json())
     }
 
     fn status(&self) -> Value {

@@ -8,12 +8,14 @@ mod keys;
 mod node;
 mod output;
 mod pattern;
+mod perf;
 mod raw_streams;
 mod served;
 mod transport;
 
-use std::{io::BufRead, process::ExitCode};
+use std::{io::BufRead, process::ExitCode, sync::Arc};
 
+use libp2p::PeerId;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -21,7 +23,8 @@ use crate::{
     args::Args,
     behaviour::Behaviour,
     commands::{Arguments, Commands},
-    node::Node,
+    node::{Handle, Node},
+    raw_streams::InboundStream,
     served::State,
 };
 
@@ -49,25 +52,48 @@ async fn main() -> ExitCode {
 
 /// Starts the node and prints the first line.
 async fn start(args: Args) -> Result<Commands, String> {
+    output::be_quiet(args.quiet);
+    let launched = launch(&args).await?;
+    let state = State::new();
+    tokio::spawn(served::serve_all(
+        launched.inbound,
+        launched.node.clone(),
+        state.clone(),
+    ));
+    output::line(&json!({
+        "event": "ready",
+        "peer_id": launched.peer_id.to_string(),
+        "addrs": launched.addrs,
+        "version": args::version(),
+    }));
+    Ok(Commands {
+        node: launched.node,
+        state,
+        args: Arc::new(args),
+    })
+}
+
+struct Launched {
+    node: Handle,
+    peer_id: PeerId,
+    addrs: Vec<String>,
+    inbound: mpsc::UnboundedReceiver<InboundStream>,
+}
+
+/// Runs a node as the command line asks; it ends when nobody holds its handle any more.
+async fn launch(args: &Args) -> Result<Launched, String> {
     let keypair = keys::generate(&args.key_type)?;
     let peer_id = keypair.public().to_peer_id();
     let transport = transport::build(&keypair, &args.transport, &args.security, &args.muxer)?;
     let (behaviour, inbound) = Behaviour::new(&keypair, &args.pubsub, &served::ALL)?;
     let (mut node, handle) = Node::new(transport, behaviour, peer_id, &args.muxer);
-    let addrs = node.listen(args.listen).await?;
-
-    let state = State::new();
+    let addrs = node.listen(args.listen.clone()).await?;
     tokio::spawn(node.run());
-    tokio::spawn(served::serve_all(inbound, handle.clone(), state.clone()));
-    output::line(&json!({
-        "event": "ready",
-        "peer_id": peer_id.to_string(),
-        "addrs": addrs,
-        "version": args::version(),
-    }));
-    Ok(Commands {
+    Ok(Launched {
         node: handle,
-        state,
+        peer_id,
+        addrs,
+        inbound,
     })
 }
 

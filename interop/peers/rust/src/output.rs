@@ -1,8 +1,18 @@
 //! JSON lines on standard output.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use serde_json::{Map, Value, json};
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether connections shall come and go without a word.
+pub fn be_quiet(quiet: bool) {
+    QUIET.store(quiet, Relaxed);
+}
 
 /// Prints one line at once. Without a reader there is no reason to live on.
 pub fn line(value: &Value) {
@@ -31,5 +41,7 @@ pub fn answer(id: &Value, result: Result<Map<String, Value>, String>) {
 }
 
 pub fn connection_event(name: &str, peer: &impl ToString) {
-    line(&json!({"event": name, "peer": peer.to_string()}));
+    if !QUIET.load(Relaxed) {
+        line(&json!({"event": name, "peer": peer.to_string()}));
+    }
 }

@@ -14,14 +14,19 @@ use libp2p::{PeerId, Stream, StreamProtocol};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 
-use crate::{node::Handle, pattern, raw_streams::InboundStream};
+use crate::{
+    node::Handle,
+    pattern,
+    perf::{self, PERF},
+    raw_streams::InboundStream,
+};
 
 pub const ECHO: StreamProtocol = StreamProtocol::new("/interop/echo/1.0.0");
 pub const DIGEST: StreamProtocol = StreamProtocol::new("/interop/digest/1.0.0");
 pub const RESET: StreamProtocol = StreamProtocol::new("/interop/reset/1.0.0");
 pub const WATCH: StreamProtocol = StreamProtocol::new("/interop/watch/1.0.0");
 pub const SINK: StreamProtocol = StreamProtocol::new("/interop/sink/1.0.0");
-pub const ALL: [StreamProtocol; 5] = [ECHO, DIGEST, RESET, WATCH, SINK];
+pub const ALL: [StreamProtocol; 6] = [ECHO, DIGEST, RESET, WATCH, SINK, PERF];
 
 const CHUNK: usize = 16 * 1024;
 /// Chunks that an echo stream reads ahead of what it could write back.
@@ -82,6 +87,7 @@ async fn serve(
         }
         name if *name == WATCH => watch_stream(stream, peer, node, state).await,
         name if *name == SINK => sink(stream, state).await,
+        name if *name == PERF => perf::serve(stream).await,
         // Only protocols from `add_protocol` are left.
         _ => stream.close().await,
     }

@@ -1,0 +1,165 @@
+"""Pubsub with peers that break the rules, and consumers that are slow: PS10, cases G1, G7, G10."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from libp2p.errors import NegotiationError, StreamReset
+from libp2p.protocols.pubsub import (
+    Pubsub,
+    PubsubConfig,
+)
+from libp2p.protocols.pubsub._codec import decode_message, encode_message
+from libp2p.wire.framing import frame
+from tests.protocols.pubsub.networks import raw_peers, rpc_of, subscribed, unsigned
+from tests.protocols.waiting import settled, until
+
+PAIR = [(0, 1)]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(b"\x0a"),
+        b"\xff\xff\xff\x7f",  # a length of 256 MiB
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        frame(b"\x0a\x06\x08\x01\x12\x02tt" * 5001),
+        frame(b"\x1a\x81\x80\x01" + bytes(16 * 1024 + 1)),
+    ],
+    ids=["malformed", "long", "endless", "entries", "control"],
+)
+async def test_g1_ps10_the_stream_of_who_breaks_the_rules_is_reset(data: bytes) -> None:
+    async with raw_peers() as (victim, pubsub, messages, (peer,)):
+        assert messages is not None
+        stream = await peer.open()
+        with pytest.raises((StreamReset, NegotiationError)):
+            await peer.send_bytes(data)
+            await stream.receive_some()
+        assert victim.connections(peer.host.local_peer)
+        await peer.open()
+        await peer.publish(peer.signed(b"back"))
+        assert (await messages.receive()).data == b"back"
+        assert pubsub.peers() == (peer.host.local_peer,)
+
+
+async def test_g7_what_is_wrong_is_dropped_and_counted() -> None:
+    async with raw_peers(2) as (victim, pubsub, messages, (peer, other)):
+        assert messages is not None
+        for raw in (peer, other):
+            await raw.subscribe("t")
+        good = peer.signed(b"good")
+        forged = bytearray(peer.signed(b"forged"))
+        forged[-1] ^= 1
+        ours = encode_message(topic="t", data=b"d", author=bytes(victim.local_peer), seqno=bytes(8))
+        await peer.publish(
+            unsigned(b"x"), bytes(forged), ours, b"\x00", peer.signed(b"x", "not subscribed"), good, good
+        )
+        assert (await messages.receive()).data == b"good"
+        await settled()
+        assert other.published == [good]
+        assert pubsub.metrics() == {
+            "missing_signature": 1,
+            "bad_signature": 1,
+            "self_origin": 1,
+            "malformed": 1,
+            "not_subscribed": 1,
+            "duplicates": 1,
+            "accept": 1,
+            "delivered": 1,
+        }
+
+
+async def test_g7_a_forged_copy_does_not_keep_the_real_one_out() -> None:
+    async with raw_peers() as (_, pubsub, messages, (peer,)):
+        assert messages is not None
+        good = peer.signed(b"good")
+        forged = bytearray(good)
+        forged[-1] ^= 1
+        await peer.publish(bytes(forged), good)
+        assert (await messages.receive()).raw == good
+        assert pubsub.metrics()["bad_signature"] == 1
+
+
+# --- slow consumers (case G10) ----------------------------------------------------------------------------------------
+
+
+async def test_g10_a_peer_that_does_not_read_holds_up_nobody_for_long() -> None:
+    config = PubsubConfig(publish_patience=1.0)
+    async with raw_peers(3, lambda: Pubsub(config=config)) as (_, pubsub, _, (slow, *quick)):
+        for peer in (slow, *quick):
+            await peer.subscribe("t")
+        await pubsub.wait_for_peers("t", 3)
+        slow.read = trio.Event()
+        await pubsub.publish("t", b"wakes its reader")
+        started = trio.current_time()
+        for _ in range(120):
+            await pubsub.publish("t", bytes(100_000))
+        assert trio.current_time() - started == pytest.approx(config.publish_patience, abs=0.5)
+        await until(lambda: [len(peer.published) for peer in quick] == [121, 121])
+        dropped = pubsub.metrics()["dropped_outbound"]
+        assert 0 < dropped < 120
+        outbox = pubsub._links[slow.host.local_peer].outbox
+        assert outbox.stalled
+        assert outbox._message_bytes <= config.queue_bytes
+        assert len(outbox._messages) <= config.queue_messages
+        slow.read.set()
+        await until(lambda: len(slow.published) == 121 - dropped)
+        await pubsub.publish("t", b"it takes messages again")
+        await until(lambda: len(slow.published) == 122 - dropped)
+
+
+async def test_g10_forwarding_drops_for_a_peer_that_does_not_read() -> None:
+    async with raw_peers(3) as (_, pubsub, messages, (source, slow, quick)):
+        assert messages is not None
+        for peer in (slow, quick):
+            await peer.subscribe("t")
+        await pubsub.wait_for_peers("t", 2)
+        slow.read = trio.Event()
+        for number in range(200):
+            await source.publish(source.signed(bytes(50_000) + b"%d" % number))
+        await until(lambda: len(quick.published) == 200)
+        assert pubsub.metrics()["dropped_outbound"] > 100
+        slow.read.set()
+        await until(lambda: len(slow.published) == 200 - pubsub.metrics()["dropped_outbound"])
+
+
+async def test_g10_a_subscriber_that_does_not_receive() -> None:
+    config = PubsubConfig(subscriber_messages=10)
+    async with subscribed(PAIR, lambda: Pubsub(config=config)) as net, net.pubsubs[1].subscribe("t") as quick:
+        for number in range(30):
+            await net.pubsubs[0].publish("t", b"%d" % number)
+            assert (await quick.receive()).data == b"%d" % number
+        slow = net.messages[1]
+        assert slow.lost == net.pubsubs[1].metrics()["lost"] == 20
+        assert (await slow.receive()).data == b"20"
+
+
+async def test_g10_a_stream_that_is_reset_during_a_fan_out() -> None:
+    async with raw_peers(10) as (_, pubsub, _, peers):
+        for peer in peers:
+            await peer.subscribe("t")
+        await pubsub.wait_for_peers("t", 10)
+        for number in range(20):
+            if number == 10:
+                peers[3].inbound[-1].reset()
+            await pubsub.publish("t", b"%d" % number)
+        await trio.sleep(1)
+        for index, peer in enumerate(peers):
+            data = [decode_message(raw, peer.host.local_peer).data for raw in peer.published]
+            if index != 3:
+                assert data == [b"%d" % number for number in range(20)]
+            assert data[-1] == b"19"
+
+
+async def test_frames_in_pieces_and_many_in_one() -> None:
+    async with raw_peers() as (_, _, messages, (peer,)):
+        assert messages is not None
+        raws = [peer.signed(b"%d" % number) for number in range(6)]
+        for byte in rpc_of(raws[0]):
+            await peer.send_bytes(bytes((byte,)))
+        await peer.send_bytes(b"".join(map(rpc_of, raws[1:4])) + rpc_of(*raws[4:]))
+        assert [(await messages.receive()).data for _ in range(6)] == [b"%d" % number for number in range(6)]

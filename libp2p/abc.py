@@ -592,6 +592,14 @@ class Host(Network, Protocol):
         """Tell subscribers; for services that have events of their own."""
         ...
 
+    def protect(self, peer: PeerId, tag: str) -> None:
+        """Keep connections to ``peer`` when too many are open, until :meth:`unprotect` is called with the same tag."""
+        ...
+
+    def unprotect(self, peer: PeerId, tag: str) -> None:
+        """Withdraw a protection; harmless when there is none."""
+        ...
+
     def contain(self, what: str, peer: object = None) -> AbstractContextManager[None]:
         """Guard a call into the user's code: what it raises is logged and counted and goes no further.
 

@@ -102,6 +102,12 @@ class RunningHost(Host):
     def publish(self, event: Event) -> None:
         self._swarm.publish(event)
 
+    def protect(self, peer: PeerId, tag: str) -> None:
+        self._swarm.tags.protect(peer, tag)
+
+    def unprotect(self, peer: PeerId, tag: str) -> None:
+        self._swarm.tags.unprotect(peer, tag)
+
     def contain(self, what: str, peer: object = None) -> AbstractContextManager[None]:
         return self.containment.contain(what, peer)
 

@@ -57,6 +57,9 @@ class KeptPeer:
     next_dial: float | None
     last_error: Exception | None
 
+PROTECTION = "keep_connected"
+"""The tag under which kept peers are protected from trimming."""
+
 
 @dataclass(eq=False, slots=True)
 class _Kept:
@@ -170,13 +173,17 @@ class KeepConnected(Service):
         )
 
     async def _keep(self, host: Host, kept: _Kept) -> None:
-        with kept.scope:
-            while True:
-                if not host.connections(kept.peer):
-                    await self._dial(host, kept)
-                if host.connections(kept.peer):
-                    await self._while_connected(host, kept)
-                await self._pause(host, kept)
+        host.protect(kept.peer, PROTECTION)
+        try:
+            with kept.scope:
+                while True:
+                    if not host.connections(kept.peer):
+                        await self._dial(host, kept)
+                    if host.connections(kept.peer):
+                        await self._while_connected(host, kept)
+                    await self._pause(host, kept)
+        finally:
+            host.unprotect(kept.peer, PROTECTION)
 
     async def _while_connected(self, host: Host, kept: _Kept) -> None:
         since = trio.current_time()

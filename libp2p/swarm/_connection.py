@@ -90,6 +90,7 @@ class SwarmConnection(Connection):
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self._over = trio.Event()
         self.stream_count = 0
         self.reason = "closed"
 
@@ -152,6 +153,7 @@ class SwarmConnection(Connection):
                     self.reason = str(exc)
                     raise
                 finally:
+                    self._over.set()
                     ended()
                     # Handlers see their streams end; those that wait for something else get a moment, then the axe.
                     grace = 0.0 if self._closing else self._config.close_grace
@@ -162,6 +164,7 @@ class SwarmConnection(Connection):
         self._closing = True
         self.reason = "closed here"
         await self.muxed.aclose()
+        await self._over.wait()
 
     def abort(self, code: int = 0) -> None:
         """End it at once."""

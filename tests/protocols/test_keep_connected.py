@@ -68,6 +68,12 @@ class Nowhere:
     def subscribe(self, *kinds):
         yield trio.open_memory_channel[None](1)[1]
 
+    def protect(self, peer: PeerId, tag: str) -> None:
+        pass
+
+    def unprotect(self, peer: PeerId, tag: str) -> None:
+        pass
+
     def connections(self, peer: PeerId):
         return ()
 
@@ -210,3 +216,17 @@ def test_delays() -> None:
     for wrong in ({"first_delay": 0.0}, {"first_delay": 10.0, "max_delay": 5.0}, {"stable": -1.0}):
         with pytest.raises(ValueError, match="positive"):
             KeepConnectedConfig(**wrong)
+
+
+async def test_kept_peers_are_protected_from_trimming() -> None:
+    async with memory_network(2, services=[]) as (a, b):
+        service = KeepConnected([b.addrs[0]])
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run, a)
+            await settled()
+            assert a.connections(b.local_peer)
+            assert a.swarm.tags.protected(b.local_peer)
+            service.remove(b.local_peer)
+            await settled()
+            assert not a.swarm.tags.protected(b.local_peer)
+            nursery.cancel_scope.cancel()

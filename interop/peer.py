@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import trio
 
@@ -112,8 +112,17 @@ async def start_peer(name: str, **flags: str) -> AsyncIterator[Peer]:
     command = [str(BUILD / f"{name}-peer")]
     for flag, value in flags.items():
         command += [f"--{flag.replace('_', '-')}", value]
+    async with run_peer(name, command) as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def run_peer(
+    name: str, command: Sequence[str], *, cwd: Path | None = None, log: IO[bytes] | None = None
+) -> AsyncIterator[Peer]:
+    """Run ``command``, which speaks the contract, and end it afterwards. Its standard error goes to ``log``."""
     async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(_run, command)
+        process: trio.Process = await nursery.start(_run, command, cwd, log)
         peer = Peer(name, process)
         nursery.start_soon(peer._read)
         try:
@@ -125,13 +134,17 @@ async def start_peer(name: str, **flags: str) -> AsyncIterator[Peer]:
             nursery.cancel_scope.cancel()
 
 
-async def _run(command: list[str], *, task_status: trio.TaskStatus[trio.Process]) -> None:
+async def _run(
+    command: Sequence[str], cwd: Path | None, log: IO[bytes] | None, *, task_status: trio.TaskStatus[trio.Process]
+) -> None:
     # Its own session, so that whatever it starts can be ended with it.
     await trio.run_process(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=log,
         check=False,
+        cwd=cwd,
         start_new_session=True,
         deliver_cancel=_kill,
         task_status=task_status,

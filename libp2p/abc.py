@@ -542,7 +542,7 @@ class Network(Protocol):
         """Concrete listen addresses, unspecified hosts expanded to interfaces, without ``/p2p``."""
         ...
 
-    async def connect(self, peer: PeerId, addrs: Iterable[Multiaddr] = ()) -> Connection:
+    async def connect(self, peer: PeerId, /, addrs: Iterable[Multiaddr] = ()) -> Connection:
         """Return a connection to ``peer``, dialling when there is none.
 
         Args:
@@ -554,7 +554,7 @@ class Network(Protocol):
         """
         ...
 
-    async def open_stream(self, peer: PeerId, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, peer: PeerId, /, *protocols: ProtocolId) -> Stream:
         """Connect if needed and open a stream for the first of ``protocols`` the peer speaks."""
         ...
 
@@ -609,7 +609,7 @@ class Host(Network, Protocol):
         """
         ...
 
-    async def connect(self, target: Target, addrs: Iterable[Multiaddr | str] = ()) -> Connection:
+    async def connect(self, target: Target, /, addrs: Iterable[Multiaddr | str] = ()) -> Connection:
         """Return a connection to ``target``, dialling when there is none.
 
         Args:
@@ -624,7 +624,7 @@ class Host(Network, Protocol):
         """
         ...
 
-    async def open_stream(self, target: Target, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, target: Target, /, *protocols: ProtocolId) -> Stream:
         """Connect if needed and open a stream for the first of ``protocols`` the peer speaks.
 
         Raises:

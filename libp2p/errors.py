@@ -88,7 +88,7 @@ class NegotiationError(UpgradeError):
 
     def __init__(self, message: str, *, offered: Iterable[str] = (), stage: str = "protocol negotiation") -> None:
         super().__init__(message, stage=stage)
-        self.offered = tuple(offered)
+        self.offered: tuple[str, ...] = tuple(offered)
 
 
 class SecurityError(UpgradeError):
@@ -123,7 +123,7 @@ class DialError(Libp2pError):
     def __init__(self, peer: PeerId | None, attempts: Sequence[tuple[Multiaddr, Exception]] = ()) -> None:
         super().__init__(peer, attempts)
         self.peer = peer
-        self.attempts = tuple(attempts)
+        self.attempts: tuple[tuple[Multiaddr, Exception], ...] = tuple(attempts)
 
     def __str__(self) -> str:
         lines = [f"could not connect to {self.peer or 'the given address'}: {self._summary()}"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import trio
 
@@ -83,7 +84,8 @@ class Containment:
 def leaves(exc: BaseException) -> Iterator[BaseException]:
     """The exceptions inside a group, however deep; or the exception itself."""
     if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        for inner in group.exceptions:
             yield from leaves(inner)
     else:
         yield exc

@@ -54,8 +54,8 @@ class MemoryPeerstore(Peerstore):
     def __init__(
         self, config: PeerstoreConfig | None = None, *, clock: Callable[[], float] = trio.current_time
     ) -> None:
-        self.config = config or PeerstoreConfig()
-        self.evicted = 0
+        self.config: PeerstoreConfig = config or PeerstoreConfig()
+        self.evicted: int = 0
         self._clock = clock
         self._entries: dict[PeerId, Entry] = {}
         self._ages = Ages()

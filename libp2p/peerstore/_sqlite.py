@@ -137,9 +137,9 @@ class SqlitePeerstore(MemoryPeerstore):
         flush_interval: float = 0.5,
     ) -> None:
         super().__init__(config, clock=clock)
-        self.flush_errors = 0
+        self.flush_errors: int = 0
         self.last_error: StoreError | None = None
-        self.damaged = 0
+        self.damaged: int = 0
         self._path = fspath(path)
         self._wall_clock = wall_clock
         self._flush_interval = flush_interval

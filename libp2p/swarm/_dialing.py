@@ -7,7 +7,7 @@ and when the last one has gone the dial is cancelled.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 from multiaddr import Multiaddr
@@ -85,13 +85,13 @@ class Dialing:
         self,
         peer: PeerId | None,
         addrs: Sequence[Multiaddr],
-        start: Callable[[Callable[[_Dial], Awaitable[None]], _Dial], None],
+        nursery: trio.Nursery,
     ) -> SwarmConnection:
         """Dial ``peer``, or join the dial that is under way.
 
         Args:
             peer: None to accept whoever answers at ``addrs``; such dials are never shared.
-            start: starts a task in the swarm's nursery.
+            nursery: the swarm's, where the dial runs.
 
         Raises:
             DialError: every address failed.
@@ -103,7 +103,7 @@ class Dialing:
                 dial = _Dial(peer, addrs)
                 if peer is not None:
                     self._dials[peer] = dial
-                start(self._run, dial)
+                nursery.start_soon(self._run, dial)
             else:
                 dial.new_addrs.extend(addrs)
                 dial.wake.set()

@@ -33,8 +33,8 @@ class EventBus:
         """See :meth:`libp2p.abc.Network.subscribe`."""
         if not kinds:
             raise ValueError("name the kinds of events to receive; libp2p.events.Event for all")
-        receiver: BoundedReceiver[EventT]
-        sender, receiver = open_bounded_channel(SUBSCRIBER_QUEUE)
+        pair: tuple[BoundedSender[EventT], BoundedReceiver[EventT]] = open_bounded_channel(SUBSCRIBER_QUEUE)
+        sender, receiver = pair
         self._subscribers[sender] = kinds
         try:
             yield receiver

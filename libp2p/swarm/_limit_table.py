@@ -94,7 +94,7 @@ class LimitsConfig:
     streams_inbound: int = _limit(16384, OnFull.REFUSE, "ours: of all connections; four times X10's 200 x 20")
     streams_inbound_per_connection: int = _limit(256, OnFull.REFUSE, "go resource manager, peer scope")
     streams_outbound_per_connection: int = _limit(512, OnFull.REFUSE, "go resource manager, peer scope")
-    streams_inbound_per_protocol: int = _limit(128, OnFull.REFUSE, "ours: what our own side opens; per protocol and peer")
+    streams_inbound_per_protocol: int = _limit(128, OnFull.REFUSE, "ours: as many as our own side opens")
     streams_outbound_per_protocol: int = _limit(128, OnFull.REFUSE, "ours: per protocol and peer")
     protocols: tuple[tuple[str, int], ...] = (
         ("/ipfs/ping/1.0.0", 2),

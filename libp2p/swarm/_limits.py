@@ -78,8 +78,8 @@ class PendingToken(Token):
 
     def __init__(self, since: float) -> None:
         super().__init__()
-        self.since = since
-        self.stage = 0
+        self.since: float = since
+        self.stage: int = 0
 
 
 class StreamToken(Token):
@@ -106,7 +106,7 @@ class Scopes:
     """
 
     def __init__(self, config: LimitsConfig | None = None) -> None:
-        self.config = config or LimitsConfig()
+        self.config: LimitsConfig = config or LimitsConfig()
         rows = limit_table(self.config)
         self._tables: dict[str, dict[Hashable, int]] = {row.name: {} for row in rows if row.counted}
         self._refused: dict[str, int] = {row.name: 0 for row in rows}

@@ -81,9 +81,9 @@ class Swarm(Network):
         self._nursery: trio.Nursery | None = None
         self._connections: dict[PeerId, list[SwarmConnection]] = {}
         self._count = 0
-        self.scopes = Scopes(config.limits)
-        self.tags = Tags()
-        self.events = EventBus()
+        self.scopes: Scopes = Scopes(config.limits)
+        self.tags: Tags = Tags()
+        self.events: EventBus = EventBus()
         upgrader = Upgrader(security, muxers)
         self._dialing = Dialing(
             transports=self._transports,
@@ -187,7 +187,7 @@ class Swarm(Network):
                 return conn
             if not self._gater.dial_peer(peer):
                 raise ConnectionDenied(peer)
-        return await self._dialing.connect(peer, list(addrs), self._running().start_soon)
+        return await self._dialing.connect(peer, list(addrs), self._running())
 
     async def open_stream(self, peer: PeerId, *protocols: ProtocolId) -> Stream:
         existing = self._best(peer)

@@ -1,4 +1,4 @@
-"""What the cases have in common: a host under attack, three honest canaries, and attackers with addresses of their own."""
+"""What the cases have in common: a host under attack, three canaries, and attackers with addresses of their own."""
 
 from __future__ import annotations
 

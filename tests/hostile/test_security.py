@@ -224,7 +224,7 @@ async def test_S6_a_long_record_without_data_holds_little() -> None:
     async with met(Direction.INBOUND) as found:
         assert found.channel is not None
         await found.raw.stream.send_all(b"\xff\xff" + bytes(65_534))
-        with trio.move_on_after(60) as scope:
+        with trio.move_on_after(10) as scope:
             await found.channel.stream.receive_some()
         assert scope.cancelled_caught
         assert len(found.channel.stream._left) <= 65_537  # type: ignore[attr-defined]
@@ -238,13 +238,9 @@ async def test_S6_empty_records_without_end_end_it() -> None:
             await found.raw.stream.send_all(found.raw.noise.seal(b""))
         await found.raw.stream.send_all(found.raw.noise.seal(b"in between"))
         assert await found.channel.stream.receive_some() == b"in between"
+        await found.raw.stream.send_all(b"".join(found.raw.noise.seal(b"") for _ in range(2000)))
         with pytest.raises(SecurityError, match="empty"):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(found.raw.stream.send_all, b"".join(found.raw.noise.seal(b"") for _ in range(2000)))
-                try:
-                    await found.channel.stream.receive_some()
-                finally:
-                    nursery.cancel_scope.cancel()
+            await found.channel.stream.receive_some()
 
 
 async def test_S6_oversized_handshake_messages_are_read_and_refused() -> None:
@@ -389,9 +385,9 @@ async def test_S8_the_highest_sequence_number_ages_out() -> None:
     """Only its owner can set it, and not for ever."""
     async with under_attack() as attack:
         store = attack.victim.peerstore
-        assert store.add_envelope(_record(2**64 - 1), ttl=100)
+        assert store.add_envelope(_record(2**64 - 1), ttl=20)
         assert not store.add_envelope(_record(5), ttl=100)
-        await trio.sleep(200)
+        await trio.sleep(30)
         assert store.add_envelope(_record(5), ttl=100)
 
 

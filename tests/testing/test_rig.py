@@ -7,6 +7,7 @@ import time
 import pytest
 import trio
 
+from libp2p.abc import Stream
 from libp2p.testing import memory_network
 from libp2p.testing.rig import Budget, StepWatch, open_rig, rss
 
@@ -38,12 +39,16 @@ async def test_canaries_that_fail_are_counted() -> None:
 
 
 async def test_a_long_step_is_noticed() -> None:
+    async def busy(stream: Stream) -> None:
+        until = time.thread_time() + 0.08
+        while time.thread_time() < until:
+            pass
+
     async with memory_network(2) as (victim, canary), open_rig(victim, [canary]) as rig:
         async with rig.attack():
-            until = time.thread_time() + 0.08
-            while time.thread_time() < until:
-                pass
-            await trio.sleep(3)
+            victim.handle("/busy/1", busy)
+            async with await canary.open_stream(victim.local_peer, "/busy/1"):
+                await trio.sleep(3)
         with pytest.raises(AssertionError, match=r"a step of .* took"):
             rig.verdict()
 

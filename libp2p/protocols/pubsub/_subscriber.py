@@ -27,7 +27,7 @@ class Messages(ReceiveChannel[Message]):
     def __init__(self, topic: str, *, own: bool, max_messages: int, max_bytes: int) -> None:
         self.topic = topic
         self.own = own
-        self.lost = 0
+        self.lost: int = 0
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._queue: deque[Message] = deque()

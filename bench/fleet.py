@@ -1,0 +1,106 @@
+"""The processes that are measured: one per implementation and role, started when first wanted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from interop.peer import BUILD, Peer, run_peer
+
+ROOT = Path(__file__).parent.parent
+LOGS = Path(__file__).parent / ".cache"
+US = "us"
+PEERS = ("go", "js", "rust", "py")
+YARDSTICKS = ("trio", "kernel")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def command(name: str) -> list[str]:
+    """How the peer called ``name`` is started."""
+    if name in YARDSTICKS:
+        return [sys.executable, "-m", "bench.plain_peer", "--sockets", name]
+    program = [sys.executable, "-m", "bench.ours_peer"] if name == US else [str(BUILD / f"{name}-peer")]
+    return [*program, "--quiet", "--pubsub", "none"]
+
+
+def built(name: str) -> bool:
+    """Whether it can be started."""
+    return name not in PEERS or (BUILD / f"{name}-peer").exists()
+
+
+def cpu_seconds(peer: Peer) -> float:
+    """CPU time its process has used, in all threads, those of the kernel's part included."""
+    fields = Path(f"/proc/{peer.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_bytes(peer: Peer) -> int:
+    """Memory of its process that is in use."""
+    return int(Path(f"/proc/{peer.process.pid}/statm").read_text().split()[1]) * _PAGE
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Who talks to whom; the client dials, opens and measures."""
+
+    client: str
+    server: str
+
+    def __str__(self) -> str:
+        return f"{self.client}-{self.server}"
+
+
+class Fleet:
+    """Running peers by name and role."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._running: dict[tuple[str, str], tuple[Peer, trio.CancelScope]] = {}
+        self.versions: dict[str, str] = {}
+
+    async def pair(self, pair: Pair) -> tuple[Peer, Peer]:
+        """The two processes of ``pair``."""
+        return await self._get(pair.client, "client"), await self._get(pair.server, "server")
+
+    async def fresh(self, name: str, role: str) -> Peer:
+        """A process that has done nothing yet."""
+        await self.end(name, role)
+        return await self._get(name, role)
+
+    async def _get(self, name: str, role: str) -> Peer:
+        if (name, role) not in self._running:
+            self._running[name, role] = await self._nursery.start(self._run, name, role)
+        peer, _ = self._running[name, role]
+        self.versions[name] = peer.version
+        return peer
+
+    async def _run(self, name: str, role: str, *, task_status: trio.TaskStatus[tuple[Peer, trio.CancelScope]]) -> None:
+        LOGS.mkdir(exist_ok=True)
+        with (LOGS / f"{name}-{role}.log").open("wb") as log, trio.CancelScope() as scope:
+            async with run_peer(f"{name} ({role})", command(name), cwd=ROOT, log=log) as peer:
+                task_status.started((peer, scope))
+                await trio.sleep_forever()
+
+    async def end(self, *names: str) -> None:
+        """End one process (name and role), or all of them."""
+        for key in [key for key in self._running if not names or key == names]:
+            peer, scope = self._running.pop(key)
+            scope.cancel()
+            while peer.process.poll() is None:
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def open_fleet() -> AsyncIterator[Fleet]:
+    """Processes that end with the block."""
+    async with trio.open_nursery() as nursery:
+        fleet = Fleet(nursery)
+        yield fleet
+        await fleet.end()

@@ -1,0 +1,184 @@
+"""This library as a peer that is measured: ``python -m bench.ours_peer``.
+
+Speaks as much of interop/CONTRACT.md as the benchmark needs, and two commands more: ``hold`` keeps idle connections
+and streams open, so that the other side's memory can be measured, and ``profile`` tells where the time went.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+import libp2p
+from libp2p.events import PeerIdentified
+from libp2p.protocols.perf import PERF, Perf, perf
+from libp2p.protocols.ping import ping
+from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
+
+from .lines import Command, Results, emit, serve
+from .profiling import Profiler
+
+MANY = 100_000
+CONFIG = libp2p.HostConfig(
+    swarm=SwarmConfig(
+        limits=LimitsConfig(connections=MANY, connections_inbound=MANY), trim=TrimConfig(low=MANY, high=MANY)
+    )
+)
+"""Nothing is cut off that a workload needs; all else as users have it."""
+DIALS_AT_ONCE = 20
+
+
+@asynccontextmanager
+async def open_dialler() -> AsyncIterator[libp2p.Host]:
+    """A host that only dials."""
+    async with libp2p.open_host(services=[Perf()], config=CONFIG) as host:
+        yield host
+
+
+class Peer:
+    """The commands."""
+
+    def __init__(self, host: libp2p.Host, nursery: trio.Nursery) -> None:
+        self._host = host
+        self._nursery = nursery
+        self._profiler = Profiler()
+
+    def commands(self) -> dict[str, Command]:
+        """Command name to what runs it."""
+        return {
+            "dial": self.dial,
+            "identify": self.identify,
+            "ping": self.ping,
+            "perf": self.perf,
+            "connect_many": self.connect_many,
+            "disconnect": self.disconnect,
+            "hold": self.hold,
+            "profile": self.profile,
+        }
+
+    async def dial(self, addr: str) -> Results:
+        connection = await self._host.connect(addr)
+        return {"peer_id": str(connection.peer)}
+
+    async def identify(self, peer: str) -> Results:
+        with trio.fail_after(10):
+            while not self._host.peerstore.protocols(libp2p.PeerId.parse(peer)):
+                await trio.sleep(0.005)
+        return None
+
+    async def disconnect(self, peer: str) -> Results:
+        await self._host.disconnect(libp2p.PeerId.parse(peer))
+        return None
+
+    async def ping(self, peer: str, count: int) -> Results:
+        return {"rtts_ms": [seconds * 1000 for seconds in await ping(self._host, peer, count=count)]}
+
+    async def perf(
+        self, peer: str, upload: int, download: int, total: int = 1, parallel: int = 1, chunk: int = 65536
+    ) -> Results:
+        target, numbers = libp2p.PeerId.parse(peer), iter(range(total))
+        latencies: list[float] = []
+
+        async def worker() -> None:
+            for _ in numbers:
+                opened = time.perf_counter()
+                await perf(self._host, target, upload=upload, download=download, chunk=chunk)
+                latencies.append((time.perf_counter() - opened) * 1000)
+
+        started = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(parallel):
+                nursery.start_soon(worker)
+        return {"seconds": time.perf_counter() - started, "latencies_ms": latencies}
+
+    async def connect_many(self, addr: str, total: int, parallel: int, identify: bool) -> Results:
+        numbers = iter(range(total))
+        latencies: list[float] = []
+        begin, ready = trio.Event(), trio.Event()
+        hosts = 0
+
+        async def worker() -> None:
+            nonlocal hosts
+            async with open_dialler() as host:
+                hosts += 1
+                if hosts == parallel:
+                    ready.set()
+                await begin.wait()
+                for _ in numbers:
+                    dialled = time.perf_counter()
+                    peer = await _connect_and_use(host, addr, identify)
+                    latencies.append((time.perf_counter() - dialled) * 1000)
+                    await host.disconnect(peer)
+                finished.append(time.perf_counter())
+
+        finished: list[float] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(parallel):
+                nursery.start_soon(worker)
+            await ready.wait()
+            started = time.perf_counter()
+            begin.set()
+        return {"seconds": max(finished) - started, "latencies_ms": latencies}
+
+    async def hold(self, addr: str, connections: int, streams: int) -> Results:
+        """Keep idle connections, each from a host of its own, with idle streams on each. They stay until the end."""
+        limiter = trio.CapacityLimiter(DIALS_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for _ in range(connections):
+                nursery.start_soon(self._nursery.start, self._hold_one, addr, streams, limiter)
+        return None
+
+    async def _hold_one(
+        self, addr: str, streams: int, limiter: trio.CapacityLimiter, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        async with open_dialler() as host:
+            async with limiter:
+                with host.subscribe(PeerIdentified) as identified:
+                    connection = await host.connect(addr)
+                    await identified.receive()
+                for _ in range(streams):
+                    stream = await connection.open_stream(PERF)
+                    await stream.send_all(bytes(8))  # the header: the handler over there now waits for an upload
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def profile(self, on: bool, top: int = 15) -> Results:
+        """Begin to profile, or end it and tell what took the time."""
+        if on:
+            self._profiler.start()
+            return None
+        return {"lines": self._profiler.stop(top)}
+
+
+async def _connect_and_use(host: libp2p.Host, addr: str, identify: bool) -> libp2p.PeerId:
+    with host.subscribe(PeerIdentified) as identified:
+        connection = await host.connect(addr)
+        await perf(host, connection.peer, upload=0, download=1)
+        if identify:
+            await identified.receive()
+    return connection.peer
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.ours_peer")
+    parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
+    parser.add_argument("--pubsub", choices=["none"], default="none")
+    parser.add_argument("--quiet", action="store_true", help="it always is")
+    options = parser.parse_args()
+    async with (
+        libp2p.open_host(listen=[options.listen], services=[Perf()], config=CONFIG) as host,
+        trio.open_nursery() as nursery,
+    ):
+        version = f"libp2p-trio {libp2p.__version__}"
+        addrs = [str(addr) for addr in host.addrs]
+        emit({"event": "ready", "peer_id": str(host.local_peer), "addrs": addrs, "version": version})
+        await serve(Peer(host, nursery).commands())
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    trio.run(main)

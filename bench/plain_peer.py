@@ -222,7 +222,7 @@ class Peer:
         await self.dial(addr)
         for _ in range(connections):
             sock = socket.create_connection(self._addr)
-            sock.sendall(_header.pack(PERF, 0))
+            sock.sendall(_header.pack(ECHO, 0))
             self._held.append(sock)
         return None
 

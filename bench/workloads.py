@@ -46,7 +46,7 @@ class Workload:
         most: the largest ``n``.
         main: the metric that tables and charts show.
         units: metric to unit; the CPU time of both sides comes in addition.
-        cpu_unit: what CPU time is told in, and per how many of ``n``.
+        cpu_unit: what CPU time for one of ``n`` is told in, and how many times a second that is.
         connected: whether the peers are connected before.
         yardsticks: which of bare TCP's peers can do it, too.
     """
@@ -127,9 +127,7 @@ def requests(parallel: int) -> Run:
         )
         micro = [latency * 1000 for latency in answer["latencies_ms"]]
         seconds = answer["seconds"]
-        return Outcome(
-            seconds, {"rate": n / seconds, "p50": percentile(micro, 50), "p99": percentile(micro, 99)}
-        )
+        return Outcome(seconds, {"rate": n / seconds, "p50": percentile(micro, 50), "p99": percentile(micro, 99)})
 
     return run
 
@@ -145,9 +143,7 @@ def messages(size: int) -> Run:
     """``n`` messages on one stream, each written by itself."""
 
     async def run(client: Peer, server: Peer, n: int) -> Outcome:
-        answer = await client(
-            "perf", peer=server.peer_id, upload=n * size, download=0, chunk=size, limit=COMMAND_LIMIT
-        )
+        answer = await client("perf", peer=server.peer_id, upload=n * size, download=0, chunk=size, limit=COMMAND_LIMIT)
         return Outcome(answer["seconds"], {"rate": n / answer["seconds"]})
 
     return run
@@ -222,7 +218,7 @@ def _connect(parallel: int, identify: bool) -> Workload:
         most=2000,
         main="rate",
         units=_CONNECT,
-        cpu_unit=("ms", 1e-3),
+        cpu_unit=("ms", 1e3),
         connected=False,
         yardsticks=() if identify else ("trio",),
     )
@@ -237,7 +233,7 @@ def _requests(parallel: int) -> Workload:
         most=50_000,
         main="rate",
         units=_REQUEST,
-        cpu_unit=("µs", 1e-6),
+        cpu_unit=("µs", 1e6),
     )
 
 
@@ -250,7 +246,7 @@ def _messages(size: int, text: str) -> Workload:
         most=1_000_000,
         main="rate",
         units={"rate": "1/s"},
-        cpu_unit=("µs", 1e-6),
+        cpu_unit=("µs", 1e6),
         yardsticks=("trio", "kernel"),
     )
 
@@ -268,7 +264,7 @@ WORKLOADS = [
         most=20_000,
         main="p50",
         units={"p50": "µs", "p99": "µs"},
-        cpu_unit=("µs", 1e-6),
+        cpu_unit=("µs", 1e6),
         yardsticks=("trio", "kernel"),
         lower_is_better=True,
     ),

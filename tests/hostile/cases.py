@@ -62,9 +62,12 @@ class Attack:
         return RawPeer(dialed.stream, identity=identity or Identity(f"attacker-{next(self._numbers)}"))
 
     async def connect(self, ip: str | None = None, *, wants: Wants | None = None) -> RawPeer:
-        """A connection to the victim, up to the muxer, early agreed."""
-        peer = await self.dial(ip)
+        """A connection to the victim, up to the muxer, early agreed; when it returns the victim has taken it in."""
+        peer, before = await self.dial(ip), len(self.opened)
         await peer.connect(wants or Wants(muxers=("/yamux/1.0.0",)))
+        with trio.fail_after(5):
+            while len(self.opened) == before:
+                await trio.sleep(0.01)
         return peer
 
     async def listen(self, ip: str | None = None) -> tuple[Multiaddr, Listener]:

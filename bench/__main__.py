@@ -44,6 +44,7 @@ async def full(options: argparse.Namespace) -> int:
         for workload in WORKLOADS:
             if workload.name in wanted:
                 rows += await _measure(fleet, workload, names, options)
+                save(rows, RESULTS / "latest.json")  # whatever comes next
         if "memory" in wanted:
             say("memory")
             rows += await alone.memory(

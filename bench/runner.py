@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from interop.peer import Peer, PeerFailed
+from interop.peer import PeerFailed
 
 from .fleet import YARDSTICKS, Fleet, Pair, cpu_seconds
 from .rows import Row, make_row
 from .workloads import Outcome, Workload
 
-SETTLE = 0.05
+SETTLE = 0.02
 """Seconds of silence before a sample."""
 CPU = ("cpu_client", "cpu_server")
 
@@ -48,15 +48,9 @@ async def sample(fleet: Fleet, workload: Workload, pair: Pair, n: int) -> Outcom
     after = cpu_seconds(client), cpu_seconds(server)
     if workload.connected:
         await client("disconnect", peer=server.peer_id)
-        await _gone(server, client)
     for name, begun, ended in zip(CPU, before, after, strict=True):
         outcome.metrics[name] = (ended - begun) / n * workload.cpu_unit[1]
     return outcome
-
-
-async def _gone(server: Peer, client: Peer) -> None:
-    """Give the server a moment to notice the end of the connection."""
-    await trio.sleep(SETTLE)
 
 
 def next_size(n: int, outcome: Outcome, seconds: float, most: int) -> int:

@@ -35,6 +35,7 @@ class Peer:
         self._event = trio.Event()
         self._answers: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
         self._next_id = 0
+        self._sending = trio.Lock()
         self._dead = False
 
     @property
@@ -52,7 +53,8 @@ class Peer:
         if self._dead:
             raise PeerFailed(f"{self.name} is gone")
         assert self.process.stdin is not None
-        await self.process.stdin.send_all(line.encode())
+        async with self._sending:
+            await self.process.stdin.send_all(line.encode())
         with trio.fail_after(limit):
             await answered.wait()
         if not box:

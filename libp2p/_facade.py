@@ -59,17 +59,18 @@ def open_host(
         TransportError: a listen address cannot be bound.
         StoreLocked: the peerstore's file is in use.
     """
-    kinds = tuple(type(service) for service in services)
-    defaults = [service for service in default_services() if not isinstance(service, kinds)]
+    defaults = [
+        default for default in default_services() if not any(isinstance(given, type(default)) for given in services)
+    ]
     return open_host_from_parts(
-        key=key or generate(),
+        key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
         transports=transports if transports is not None else [Tcp()],
         security=security if security is not None else [Noise],
         muxers=muxers if muxers is not None else [Yamux()],
-        peerstore=peerstore or MemoryPeerstore(),
-        resolver=resolver or DnsResolver(),
-        gater=gater or Gater(),
-        config=config or HostConfig(),
+        peerstore=peerstore if peerstore is not None else MemoryPeerstore(),
+        resolver=resolver if resolver is not None else DnsResolver(),
+        gater=gater if gater is not None else Gater(),
+        config=config if config is not None else HostConfig(),
     )

@@ -1,7 +1,8 @@
 """Where exceptions stop: one peer, or one piece of the user's code, must not bring down the host.
 
 Used at exactly three boundaries: the supervisor of a connection, the handler of an inbound stream, and calls into the
-user's code (validators, gaters). Nowhere else may a broad ``except`` stand.
+user's code (validators, gaters). Nowhere else may a broad ``except`` stand. A callback that must not
+raise into Trio hands what it met to the task it concerns, with :func:`capture`.
 
 Expected errors (ours, the operating system's, Trio's about streams) are a peer's doing: debug log and a count.
 Anything else is a bug, ours or the user's: error log with traceback and a count, and in strict mode it is raised again.
@@ -11,7 +12,7 @@ Anything else is a bug, ours or the user's: error log with traceback and a count
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -29,6 +30,15 @@ EXPECTED = (
 )
 
 _log = logging.getLogger("libp2p.contain")
+
+
+def capture(call: Callable[[], None]) -> Exception | None:
+    """Call, and return what came out, for callbacks that must not raise: it is raised by the task it concerns."""
+    try:
+        call()
+    except Exception as exc:
+        return exc
+    return None
 
 
 class Containment:

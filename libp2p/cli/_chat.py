@@ -11,9 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
-from ..abc import Host
-from ..peer_id import PeerId
-from ..protocols.pubsub import Floodsub, Messages, NoPeers, Pubsub, TopicPeerJoined, TopicPeerLeft
+from ..protocols.pubsub import Floodsub, Messages, NoPeers, Pubsub
 from ._listen import EVERYWHERE
 from ._node import Node, run
 from ._options import (
@@ -29,7 +27,7 @@ from ._options import (
     check_addrs,
 )
 from ._output import DIM, NAME, Output
-from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company
+from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company, watch_people
 from ._typed import PipedLines, TypedLines, open_input
 
 Addrs = Annotated[
@@ -75,13 +73,15 @@ async def _chat(node: Node, out: Output, room: str, addrs: Sequence[str], prefix
         nursery.start_soon(fail_when_alone, host, node)
         with open_input(out) as typed:
             nursery.start_soon(_show_messages, messages, typed)
-            nursery.start_soon(_show_people, host, pubsub, room, typed)
+            nursery.start_soon(watch_people, host, pubsub, room, typed.show)
             if not os.isatty(0):
                 patience = math.inf if node.listen else node.timeout
                 await wait_for_company(host, pubsub, room, 1, patience=patience)
+            lines = 0
             async for line in typed:
                 await _speak(pubsub, room, prefix.encode() + line, typed)
-            await flush(host, pubsub, room)
+                lines += 1
+            await flush(host, pubsub, room, lines)
             nursery.cancel_scope.cancel()
 
 
@@ -99,21 +99,3 @@ async def _speak(pubsub: Pubsub, room: str, data: bytes, typed: PipedLines | Typ
 async def _show_messages(messages: Messages, typed: PipedLines | TypedLines) -> None:
     async for message in messages:
         typed.show(described(message), (f"{author(message)} ", NAME), message.data.decode(errors="replace"))
-
-
-async def _show_people(host: Host, pubsub: Pubsub, room: str, typed: PipedLines | TypedLines) -> None:
-    with host.subscribe(TopicPeerJoined, TopicPeerLeft) as events:
-        for peer in pubsub.peers(room):
-            _show_person("joined", peer, typed)
-        async for event in events:
-            match event:
-                case TopicPeerJoined(peer=peer, topic=topic) if topic == room:
-                    _show_person("joined", peer, typed)
-                case TopicPeerLeft(peer=peer, topic=topic) if topic == room:
-                    _show_person("left", peer, typed)
-                case _:
-                    pass
-
-
-def _show_person(what: str, peer: PeerId, typed: PipedLines | TypedLines) -> None:
-    typed.show({"event": what, "peer": str(peer)}, (f"{peer.short()} {what}", DIM))

@@ -25,7 +25,7 @@ from ._options import (
     check_addrs,
 )
 from ._output import NAME, Output
-from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company
+from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company, watch_people
 from ._typed import PipedLines
 
 app = typer.Typer(help="Send and receive messages of topics.", no_args_is_help=True)
@@ -58,7 +58,7 @@ def sub(
     as_json: Json = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Print the messages of TOPIC as they come."""
+    """Print the messages of TOPIC as they come. With -v, or as JSON, also which peers are in it."""
     _check_company(peers, listen)
     out = Output(as_json=as_json, verbose=verbose)
     node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
@@ -74,6 +74,8 @@ async def _sub(node: Node, out: Output, topic: str, peers: Sequence[str], count:
     ):
         await join(host, out, peers)
         nursery.start_soon(fail_when_alone, host, node)
+        if out.as_json or out.verbose:
+            nursery.start_soon(watch_people, host, pubsub, topic, out.result)
         await _print(messages, out, count)
         nursery.cancel_scope.cancel()
 
@@ -125,7 +127,7 @@ async def _pub(
             await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
             nursery.cancel_scope.cancel()
         published = await _publish(pubsub, topic, messages) if messages else await _publish_lines(pubsub, topic, out)
-        await flush(host, pubsub, topic)
+        await flush(host, pubsub, topic, published)
     out.result({"topic": topic, "published": published}, f"published {published} to {topic}")
 
 

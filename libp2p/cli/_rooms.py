@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import trio
 import trio.testing
@@ -13,14 +14,22 @@ from ..errors import DialError, Libp2pError
 from ..events import PeerDisconnected
 from ..peer_id import PeerId
 from ..protocols.ping import ping
-from ..protocols.pubsub import Message, Pubsub, TopicPeerJoined
+from ..protocols.pubsub import Message, Pubsub, TopicPeerJoined, TopicPeerLeft
 from ._errors import Failure
 from ._node import Node, announce
-from ._output import Output
+from ._output import DIM, Output, Part
 from ._text import from_bytes
 
+
+class Show(Protocol):
+    """Prints a result, as :meth:`Output.result` does."""
+
+    def __call__(self, record: Mapping[str, object], *parts: Part) -> None: ...
+
+
 _FLUSH = 2.0
-"""Seconds for the last messages to leave."""
+"""Seconds for the last messages to arrive."""
+_FLUSH_PINGS = 256
 
 
 async def join(host: Host, out: Output, addrs: Sequence[str]) -> None:
@@ -65,22 +74,46 @@ async def fail_when_alone(host: Host, node: Node) -> None:
     raise Failure("the last peer is gone")
 
 
-async def flush(host: Host, pubsub: Pubsub, topic: str) -> None:
-    """Wait until what was published has reached the peers, as far as this host can tell."""
-    # Pubsub sends in tasks of its own, and drops what is left when the host ends. When every task waits for the
-    # network, its own have done what they can; and a peer that answers a ping has received what was sent before.
+async def flush(host: Host, pubsub: Pubsub, topic: str, messages: int) -> None:
+    """Wait until what was published has reached the peers, as far as this host can tell.
+
+    Args:
+        messages: how many there were.
+    """
+    # Pubsub sends in tasks of its own, and drops what is left when the host ends; a peer drops what it has not looked
+    # at when we are gone. When every task waits for the network, ours have done what they can. A peer that answers a
+    # ping has received what was sent before, and for each answer its tasks had a turn, in which one takes a message.
     with trio.move_on_after(_FLUSH):
         await trio.testing.wait_all_tasks_blocked()
         async with trio.open_nursery() as nursery:
             for peer in pubsub.peers(topic):
-                nursery.start_soon(_ping, host, peer)
+                nursery.start_soon(_ping, host, peer, min(messages + 1, _FLUSH_PINGS))
 
 
-async def _ping(host: Host, peer: PeerId) -> None:
+async def _ping(host: Host, peer: PeerId, count: int) -> None:
     try:
-        await ping(host, peer)
+        await ping(host, peer, count=count)
     except Libp2pError:
         pass  # it is gone, or does not speak ping: nothing more can be done for it
+
+
+async def watch_people(host: Host, pubsub: Pubsub, topic: str, show: Show) -> None:
+    """Tell who is in ``topic``, who comes and who leaves."""
+    with host.subscribe(TopicPeerJoined, TopicPeerLeft) as events:
+        for peer in pubsub.peers(topic):
+            _show_person("joined", peer, show)
+        async for event in events:
+            match event:
+                case TopicPeerJoined(peer=peer, topic=where) if where == topic:
+                    _show_person("joined", peer, show)
+                case TopicPeerLeft(peer=peer, topic=where) if where == topic:
+                    _show_person("left", peer, show)
+                case _:
+                    pass
+
+
+def _show_person(what: str, peer: PeerId, show: Show) -> None:
+    show({"event": what, "peer": str(peer)}, (f"{peer.short()} {what}", DIM))
 
 
 def described(message: Message) -> dict[str, object]:

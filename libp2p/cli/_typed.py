@@ -23,6 +23,7 @@ MAX_PIPED_LINE = 1024 * 1024
 _STDIN = 0
 _READ_SIZE = 64 * 1024
 _PROMPT = "> "
+_HUNG_UP = b"\x15\x04"
 
 
 class PipedLines:
@@ -89,9 +90,7 @@ class TypedLines:
             if self._editor.ended:
                 raise StopAsyncIteration
             await trio.lowlevel.wait_readable(_STDIN)
-            keys = os.read(_STDIN, _READ_SIZE)
-            # Nothing to read means that the terminal is gone.
-            self._lines.extend(self._editor.feed(keys or b"\x15\x04"))
+            self._lines.extend(self._editor.feed(_read_keys()))
             self._draw()
         self._out.erase_line()
         return self._lines.popleft().encode()
@@ -104,6 +103,14 @@ class TypedLines:
 
     def _draw(self) -> None:
         self._out.draw_input(_PROMPT, self._editor.text)
+
+
+def _read_keys() -> bytes:
+    """What was typed. When the terminal is gone: an empty line and Ctrl-D."""
+    try:
+        return os.read(_STDIN, _READ_SIZE) or _HUNG_UP
+    except OSError:
+        return _HUNG_UP
 
 
 @contextmanager

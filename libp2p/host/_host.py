@@ -146,9 +146,7 @@ class RunningHost(Host):
         if peer is None:
             connection = await self._swarm.connect(None, own)
             return await connection.open_stream(*protocols)
-        if own and not self._swarm.connections(peer):
-            await self._swarm.connect(peer, own)
-        return await self._swarm.open_stream(peer, *protocols)
+        return await self._swarm.open_stream(peer, *protocols, addrs=own)
 
     async def disconnect(self, peer: PeerId) -> None:
         await self._swarm.disconnect(peer)

@@ -6,13 +6,13 @@ When the block of ``async with open_host(...)`` is entered the host is listening
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from .._util.nursery import open_unwrapping_nursery
+from .._util.nursery import Block, open_unwrapping_nursery
 from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityFactory, Service, Transport
 from ..addressing import parse
 from ..crypto.keys import PrivateKey
@@ -37,44 +37,53 @@ async def open_host(
     config: HostConfig,
 ) -> AsyncIterator[RunningHost]:
     """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
-    containment = Containment(strict=config.strict)
-    handlers: dict[ProtocolId, Handler] = {}
-    muxer_ids = [muxer.protocol for muxer in muxers]
-    swarm = Swarm(
-        local_peer=PeerId.from_key(key.public_key),
-        peerstore=peerstore,
-        transports=transports,
-        security=[make(key, muxer_ids) for make in security],
-        muxers=muxers,
-        resolver=resolver,
-        gater=gater,
-        containment=containment,
-        handlers=handlers,
-        config=config.swarm,
-    )
-    host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
-    try:
-        # Three nurseries, because they end in this order: services, connections, the store that remembers both.
-        async with (
-            open_unwrapping_nursery() as store_nursery,
-            _ended(store_nursery),
-            trio.open_nursery() as swarm_nursery,
-            _ended(swarm_nursery),
-            _closing(swarm, config),
-            trio.open_nursery() as service_nursery,
-            _ended(service_nursery),
-        ):
-            await store_nursery.start(peerstore.run)
-            await swarm_nursery.start(swarm.run)
-            for service in services:
-                for protocol, handler in service.handlers.items():
-                    host.handle(protocol, handler, allow_limited=protocol in service.limited_protocols)
-                await service_nursery.start(service.run, host)
-            for addr in listen:
-                await host.listen(parse(addr))
+    with closing(peerstore):
+        containment = Containment(strict=config.strict)
+        handlers: dict[ProtocolId, Handler] = {}
+        muxer_ids = [muxer.protocol for muxer in muxers]
+        swarm = Swarm(
+            local_peer=PeerId.from_key(key.public_key),
+            peerstore=peerstore,
+            transports=transports,
+            security=[make(key, muxer_ids) for make in security],
+            muxers=muxers,
+            resolver=resolver,
+            gater=gater,
+            containment=containment,
+            handlers=handlers,
+            config=config.swarm,
+        )
+        host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
+        async with _running(host, config, services, listen):
             yield host
-    finally:
-        peerstore.close()
+
+
+@asynccontextmanager
+async def _running(
+    host: RunningHost, config: HostConfig, services: Sequence[Service], listen: Iterable[Multiaddr | str]
+) -> AsyncIterator[None]:
+    swarm = host.swarm
+    block = Block()
+    # Three nurseries, because they end in this order: services, connections, the store that remembers both.
+    async with (
+        open_unwrapping_nursery(block) as store_nursery,
+        _ended(store_nursery),
+        trio.open_nursery() as swarm_nursery,
+        _ended(swarm_nursery),
+        _closing(swarm, config),
+        trio.open_nursery() as service_nursery,
+        _ended(service_nursery),
+    ):
+        await store_nursery.start(host.peerstore.run)
+        await swarm_nursery.start(swarm.run)
+        for service in services:
+            for protocol, handler in service.handlers.items():
+                host.handle(protocol, handler, allow_limited=protocol in service.limited_protocols)
+            await service_nursery.start(service.run, host)
+        for addr in listen:
+            await host.listen(parse(addr))
+        with block.watch():
+            yield
 
 
 @asynccontextmanager

@@ -18,12 +18,13 @@ senders queue up in order of arrival until it has. Each wakes the next when it h
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
 
+from .._util.contain import capture
 from ..abc import Buffer, Direction, MuxedConnection, MuxedStream, SecureStream
 from ..errors import ConnectionClosed, LimitExceeded, LocalProtocolError, RemoteProtocolError, SecurityError
 from ._machine import (
@@ -66,16 +67,18 @@ class MachineConnection(MuxedConnection):
         self._streams: dict[int, MachineStream] = {}
         self._accept: Callable[[MuxedStream], None] | None = None
         self._scope = trio.CancelScope()
-        self._started = self._closed = False
+        self._started = False
         self._tick_end: TickEnd | None = None
         self._dirty = False
+        self._write_error: Exception | None = None
+        self._farewell_waits = False
         self._end: ConnectionClosed | None = None
         self._error: RemoteProtocolError | ConnectionClosed | None = None
         self._goodbye_code = 0
         self._writer: trio.lowlevel.Task | None = None
         self._paused: trio.lowlevel.Task | None = None
         self._impatient = False
-        self._senders: deque[trio.lowlevel.Task] = deque()
+        self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
         self._openers: deque[trio.lowlevel.Task] = deque()
 
     def __repr__(self) -> str:
@@ -114,19 +117,28 @@ class MachineConnection(MuxedConnection):
             if self._tick_end is not None:
                 release(self._tick_end)
             with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(self._secure)
+                await self._close_secure()
         if self._error is not None:
             raise self._error
+
+    async def _close_secure(self) -> None:
+        if self._farewell_waits:
+            try:
+                with trio.move_on_after(CLOSE_GRACE):
+                    await self._secure.flush()
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                pass
+        await trio.aclose_forcefully(self._secure)
 
     async def _guarded(self, loop: Callable[[], Awaitable[None]]) -> None:
         """Run one of the two loops; whatever ends it ends the connection."""
         try:
             await loop()
         except RemoteProtocolError as exc:
-            # The machine has queued its GOAWAY: give it one chance.
-            self.flush()
-            self._error = exc
-            self._lose(str(exc))
+            self._say_farewell()
+            if self._end is None:
+                self._error = exc
+                self._lose(str(exc))
         except SecurityError as exc:
             self._lose_by(ConnectionClosed(str(exc), remote=True))
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
@@ -173,6 +185,10 @@ class MachineConnection(MuxedConnection):
         """Finish what the kernel did not take, and keep the machine's time."""
         machine = self.machine
         while True:
+            if self._write_error is not None:
+                raise self._write_error
+            if self._farewell_waits:
+                return  # run has the last word
             if self.congested:
                 await self._secure.flush()
                 self.congested = False
@@ -223,6 +239,8 @@ class MachineConnection(MuxedConnection):
 
     def _accept_stream(self, stream_id: int) -> None:
         assert self._accept is not None
+        if self._end is not None:
+            return  # lost by an event before this one: nobody would ever end the stream
         stream = self._streams[stream_id] = MachineStream(self, stream_id, Direction.INBOUND)
         self._accept(stream)
 
@@ -344,67 +362,79 @@ class MachineConnection(MuxedConnection):
         self._dirty = False
         if self.congested or self._end is not None or not self.machine.has_output:
             return
-        error = self._write()
-        if error is not None:
-            token.run_sync_soon(self._lose_by, error)
-        elif self.congested:
+        # Trio would remove the instrument, and nobody's writes would leave any more: the writer raises it instead.
+        self._write_error = capture(self._write)
+        if self.congested or self._write_error is not None:
             token.run_sync_soon(self._wake_writer)
 
     def flush(self) -> None:
         """Write what the machine has queued, as far as the kernel takes it. Never raises, never waits."""
         if self.congested or self._end is not None or not self.machine.has_output:
             return
-        error = self._write()
-        if error is not None:
-            self._lose_by(error)
-        elif self.congested:
+        try:
+            self._write()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            self._lose_by(ConnectionClosed(_why(exc), remote=True))
+        if self.congested:
             self._wake_writer()
 
-    def _write(self) -> ConnectionClosed | None:
+    def _write(self) -> None:
         try:
             self.congested = not self._secure.write(self.machine.data_to_send())
-        except (trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError) as exc:
-            return ConnectionClosed(_why(exc), remote=True)
-        return None
+        except LocalProtocolError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
 
     def _wake_writer(self) -> None:
         if self._writer is not None:
             reschedule(self._writer)
             self._writer = None
 
-    async def wait_uncongested(self) -> None:
-        """Wait for a turn to send; whoever had one calls :meth:`pass_turn`."""
-        task = current_task()
-        self._senders.append(task)
+    async def wait_uncongested(self, sender: object) -> None:
+        """Wait for a turn to send; whoever had one calls :meth:`pass_turn`. ``sender`` waits once at a time."""
+        self._senders[sender] = current_task()
 
         def abort(_: RaiseCancelT) -> Abort:
-            self._senders.remove(task)
+            del self._senders[sender]
             return Abort.SUCCEEDED
 
         await wait_task_rescheduled(abort)
 
+    def leave_queue(self, sender: object) -> None:
+        """Let ``sender`` go, if it waits, out of turn: it has nothing to send any more."""
+        task = self._senders.pop(sender, None)
+        if task is not None:
+            reschedule(task)
+
     def pass_turn(self) -> None:
         """Let the next waiting sender go, unless the kernel is full again."""
         if self._senders and not self.congested:
-            reschedule(self._senders.popleft())
+            reschedule(self._senders.popitem(last=False)[1])
 
     # --- the end
 
     def abort(self, code: int = 0) -> None:
         if self._end is None:
             self.machine.go_away(code)
-            self.flush()
+            self._say_farewell()
         self._lose("the connection was aborted", code=code)
+
+    def _say_farewell(self) -> None:
+        """Give what the machine has queued one chance. What only a task can write, ``run`` writes before it closes."""
+        if not self.congested:
+            self.flush()
+            self._farewell_waits = self.congested and not self._secure.kernel
 
     async def aclose(self) -> None:
         """Tell the peer and close. Takes at most :data:`CLOSE_GRACE` seconds, whatever the peer does."""
         if self._end is None:
             self.machine.go_away(0)
             self.flush()
-            with trio.move_on_after(CLOSE_GRACE):
-                while self.congested and self._end is None:
-                    await self.wait_uncongested()
-            self._lose("the connection was closed")
+            try:
+                with trio.move_on_after(CLOSE_GRACE):
+                    while self._started and self.congested and self._end is None:
+                        await self.wait_uncongested(current_task())
+            finally:
+                self._lose("the connection was closed")
         if self._started:
             await checkpoint()
         else:
@@ -415,12 +445,13 @@ class MachineConnection(MuxedConnection):
         if self._end is not None:
             return
         self._end = ConnectionClosed(reason, code=code, remote=remote)
-        for stream in self._streams.values():
-            stream.fail_connection(reason, code, remote)
+        streams = self.streams
         self._streams.clear()
+        for stream in streams:
+            stream.fail_connection(reason, code, remote)
         self._wake_openers()
         while self._senders:
-            reschedule(self._senders.popleft())
+            reschedule(self._senders.popitem(last=False)[1])
         self._scope.cancel()
 
     def _lose_by(self, error: ConnectionClosed) -> None:

@@ -126,6 +126,8 @@ class MachineStream(MuxedStream):
                 raise IndexError
             self._send_prefix()
             self._mux.about_to_read(self)
+            if self._failure is not None:
+                continue  # the write found the connection lost: nobody would wake this task any more
             self._read_task = current_task()
             await wait_task_rescheduled(self._abort_read)
 
@@ -147,7 +149,7 @@ class MachineStream(MuxedStream):
         """The next chunk if it is there already. Raises ``trio.WouldBlock`` when it is not, or nothing will come."""
         if not self._chunks or self._busy_reading:
             raise trio.WouldBlock
-        chunk = self._chunks.popleft()
+        chunk = self._cut(self._chunks[0], None)
         self._consumed(len(chunk))
         return chunk
 
@@ -170,6 +172,9 @@ class MachineStream(MuxedStream):
     def unread(self, data: bytes) -> None:
         """Put bytes that were received back in front of what is read next."""
         if data:
+            if self._offset:
+                self._chunks[0] = self._chunks[0][self._offset :]
+                self._offset = 0
             self._chunks.appendleft(data)
             self._unread += len(data)
 
@@ -220,24 +225,24 @@ class MachineStream(MuxedStream):
         self._start_writing()
         mux = self._mux
         try:
-            if self._prefix:
-                prefix, self._prefix = self._prefix, b""
-                data = prefix + data
-            size = len(data)
-            if size == 0:
+            if not data and not self._prefix:
                 await checkpoint()
                 return
-            view: Buffer = data
             while True:
                 credit = await self._wait_for_credit()
+                if self._prefix:
+                    # Not before the wait: cancelled there, the stream must still begin with its negotiation.
+                    prefix, self._prefix = self._prefix, b""
+                    data = prefix + data
+                size = len(data)
                 turn = min(credit, size, TURN_SIZE)
                 if turn == size:
-                    await mux.send(self, view)
+                    await mux.send(self, data)
                     return
-                view = memoryview(view)
+                view = memoryview(data)
                 await mux.send(self, view[:turn])
-                view = view[turn:]
-                size -= turn
+                data = view[turn:]
+                mux.pass_turn()
         finally:
             self._busy_writing = False
             mux.pass_turn()
@@ -260,7 +265,7 @@ class MachineStream(MuxedStream):
         while True:
             self._check_writable()
             if mux.congested:
-                await mux.wait_uncongested()
+                await mux.wait_uncongested(self)
                 continue
             if credit := mux.machine.send_credit(self.id):
                 return credit
@@ -379,3 +384,4 @@ class MachineStream(MuxedStream):
             if task is not None:
                 reschedule(task)
         self._read_task = self._write_task = None
+        self._mux.leave_queue(self)

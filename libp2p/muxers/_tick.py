@@ -1,6 +1,6 @@
 """Writes at the end of a scheduler tick, so that what belongs together leaves together.
 
-A request is ``send_all``, ``send_eof`` and a read; an answer is ``send_all`` and a close. Each of these is a checkpoint,
+A request is ``send_all``, ``send_eof`` and a read; an answer is ``send_all`` and a close. Each is a checkpoint,
 so each runs in a tick of its own, and writing in each would cost a packet, a system call, and the peer a wake-up each.
 Trio calls an instrument before it waits for events: when nothing is runnable any more, everything small that was queued
 since is written at once. While tasks stay runnable it waits no more than :data:`MAX_TICKS` ticks.
@@ -41,6 +41,10 @@ class TickEnd(trio.abc.Instrument):
             self._ticks = 0
         self._waiting.append(writer)
 
+    def forget_all(self) -> None:
+        """Nobody is left; keep no connection alive."""
+        self._waiting.clear()
+
     def before_io_wait(self, timeout: float) -> None:
         """Called by Trio."""
         if not self._waiting:
@@ -78,4 +82,5 @@ def release(tick_end: TickEnd) -> None:
     """Give the instrument back."""
     tick_end.users -= 1
     if tick_end.users == 0:
+        tick_end.forget_all()
         trio.lowlevel.remove_instrument(tick_end)

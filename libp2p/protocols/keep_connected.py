@@ -57,6 +57,7 @@ class KeptPeer:
     next_dial: float | None
     last_error: Exception | None
 
+
 PROTECTION = "keep_connected"
 """The tag under which kept peers are protected from trimming."""
 

@@ -144,20 +144,24 @@ class SwarmConnection(Connection):
         Args:
             ended: called when the connection is over, while handlers may still be finishing.
         """
+        failure: Exception | None = None
         with self._containment.contain("connection to", self.peer):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
                     await self.muxed.run(self._accept)
                 except (RemoteProtocolError, trio.BrokenResourceError) as exc:
+                    # Raised below: here it would cancel the handlers before they see what happened to their streams.
                     self.reason = str(exc)
-                    raise
+                    failure = exc
                 finally:
                     self._over.set()
                     ended()
                     # Handlers see their streams end; those that wait for something else get a moment, then the axe.
                     grace = 0.0 if self._closing else self._config.close_grace
                     nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + grace)
+            if failure is not None:
+                raise failure
 
     async def aclose(self) -> None:
         """Close it, telling the peer. Handlers are cancelled."""
@@ -199,7 +203,9 @@ class SwarmConnection(Connection):
                 agreed = await self._agree(stream)
                 stream.protocol = agreed.protocol
                 self._scopes.assign_protocol(token, agreed.protocol)
-                handler = self._handlers[agreed.protocol]
+                handler = self._handlers.get(agreed.protocol)
+                if handler is None:
+                    raise NegotiationError(f"{agreed.protocol} was withdrawn while it was being agreed on")
             except NegotiationError:
                 stream.reset(NEGOTIATION_FAILED)
                 raise

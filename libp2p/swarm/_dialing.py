@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 from multiaddr import Multiaddr
 
+from .._util.contain import Containment
 from ..abc import Direction, Resolver, Transport
 from ..addressing import names, split_peer
 from ..errors import (
@@ -46,6 +47,7 @@ class _Dial:
         self.wake = trio.Event()
         self.done = trio.Event()
         self.attempts: list[tuple[Multiaddr, Exception]] = []
+        self.complete = False
         self.connection: SwarmConnection | None = None
 
 
@@ -65,6 +67,7 @@ class Dialing:
         resolver: Resolver,
         gater: Gater,
         scopes: Scopes,
+        containment: Containment,
         config: SwarmConfig,
         admit: Admit,
         known_addrs: Callable[[PeerId], Iterable[Multiaddr]],
@@ -74,6 +77,7 @@ class Dialing:
         self._resolver = resolver
         self._gater = gater
         self._scopes = scopes
+        self._containment = containment
         self._config = config
         self._admit = admit
         self._known_addrs = known_addrs
@@ -118,14 +122,15 @@ class Dialing:
                     dial.scope.cancel()
         if dial.connection is not None:
             return dial.connection
-        raise (DialError if dial.attempts else NoAddresses)(peer, dial.attempts)
+        # A dial that did not come to its end, because the host ends or by a bug, proves nothing about addresses.
+        raise (NoAddresses if dial.complete and not dial.attempts else DialError)(peer, dial.attempts)
 
     async def _run(self, dial: _Dial) -> None:
         try:
-            with dial.scope:
+            with self._containment.contain("dial of", dial.peer), dial.scope:
                 known = self._known_addrs(dial.peer) if dial.peer is not None else ()
                 given = await self._candidates(dial, self._take_new(dial), insist=True)
-                addrs = [*given, *await self._candidates(dial, known, insist=False)]
+                addrs = [*given, *await self._candidates(dial, known, insist=False, besides=given)]
                 plan = DialPlan(
                     rank(addrs, self._config.rank),
                     now=trio.current_time(),
@@ -134,6 +139,7 @@ class Dialing:
                 )
                 async with trio.open_nursery() as nursery:
                     await self._follow(plan, dial, nursery)
+                    dial.complete = True
                     nursery.cancel_scope.cancel()
         finally:
             self._drop(dial)
@@ -152,6 +158,8 @@ class Dialing:
             for addr in plan.next(trio.current_time()):
                 nursery.start_soon(self._attempt, plan, dial, addr)
             if plan.done:
+                # At once: who comes now with an address of his own must not join a dial that tries no more.
+                self._drop(dial)
                 return
             timeout = plan.next_timeout()
             dial.wake = trio.Event()
@@ -163,11 +171,14 @@ class Dialing:
         addrs, dial.new_addrs = dial.new_addrs, []
         return addrs
 
-    async def _candidates(self, dial: _Dial, addrs: Iterable[Multiaddr], *, insist: bool) -> list[Multiaddr]:
+    async def _candidates(
+        self, dial: _Dial, addrs: Iterable[Multiaddr], *, insist: bool, besides: Sequence[Multiaddr] = ()
+    ) -> list[Multiaddr]:
         """Resolve names, and drop what cannot or must not be dialled; the reasons go to ``dial.attempts``.
 
         Args:
             insist: the caller named these addresses: they are tried even if they failed a moment ago.
+            besides: will be dialled anyway; left out here.
         """
         candidates: dict[Multiaddr, None] = {}
         for addr in dict.fromkeys(addrs):
@@ -179,6 +190,8 @@ class Dialing:
             for found in resolved:
                 bare, peer = split_peer(found)
                 if (peer is not None and peer != dial.peer and dial.peer is not None) or self._transport(bare) is None:
+                    continue
+                if bare in besides:
                     continue
                 refusal = self._refusal(dial.peer, bare, insist, named=found is not addr)
                 if refusal is None:
@@ -209,23 +222,28 @@ class Dialing:
 
     async def _attempt(self, plan: DialPlan, dial: _Dial, addr: Multiaddr) -> None:
         progress = Progress()
-        try:
-            async with self._slots:
-                with self._scopes.reserve_dial(dial.peer or dial):
-                    upgraded = await self._dial_and_upgrade(dial.peer, addr, progress)
-            connection = self._admit(upgraded, Direction.OUTBOUND)
-        except trio.TooSlowError:
-            self._failed(plan, dial, addr, DialTimeout(progress.stage, self._config.dial_timeout))
-        except Libp2pError as exc:
-            self._failed(plan, dial, addr, exc)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            lost = UpgradeError(f"the connection was lost: {exc.__cause__ or exc}", stage=progress.stage)
-            lost.__cause__ = exc
-            self._failed(plan, dial, addr, lost)
-        else:
+        connection: SwarmConnection | None = None
+        failure: Exception | None = None
+        with self._containment.contain("dial of", addr):
+            try:
+                async with self._slots:
+                    with self._scopes.reserve_dial(dial.peer or dial):
+                        upgraded = await self._dial_and_upgrade(dial.peer, addr, progress)
+                connection = self._admit(upgraded, Direction.OUTBOUND)
+            except trio.TooSlowError:
+                failure = DialTimeout(progress.stage, self._config.dial_timeout)
+            except Libp2pError as exc:
+                failure = exc
+            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+                failure = UpgradeError(f"the connection was lost: {exc.__cause__ or exc}", stage=progress.stage)
+                failure.__cause__ = exc
+        if connection is not None:
             plan.succeeded(addr)
             self.backoff.succeeded(addr, peer=dial.peer)
             dial.connection = dial.connection or connection
+        else:
+            bug = UpgradeError("an unexpected error, see the log", stage=progress.stage)
+            self._failed(plan, dial, addr, failure or bug)
         dial.wake.set()
 
     async def _dial_and_upgrade(self, peer: PeerId | None, addr: Multiaddr, progress: Progress) -> Upgraded:

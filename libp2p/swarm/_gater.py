@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from multiaddr import Multiaddr
 
+from .._util.contain import Containment
 from ..abc import Direction
 from ..addressing import Scope, from_parts, ip_group, names, parts, scope
 from ..peer_id import PeerId
@@ -43,6 +44,43 @@ class Gater:
     def secured(self, direction: Direction, peer: PeerId, addr: Multiaddr) -> bool:
         """Whether to keep the connection, now that the handshake has proved who is there."""
         return True
+
+
+class ContainedGater(Gater):
+    """Asks another gater, and takes an exception for a no: the application's bug must not end the host.
+
+    Args:
+        gater: who decides.
+        containment: where its exceptions go.
+    """
+
+    def __init__(self, gater: Gater, containment: Containment) -> None:
+        self._gater = gater
+        self._containment = containment
+
+    def dial_peer(self, peer: PeerId) -> bool:
+        """Whether to dial ``peer`` at all."""
+        with self._containment.contain("gater about", peer):
+            return self._gater.dial_peer(peer)
+        return False
+
+    def dial_addr(self, peer: PeerId | None, addr: Multiaddr) -> bool:
+        """Whether to dial ``addr``."""
+        with self._containment.contain("gater about", addr):
+            return self._gater.dial_addr(peer, addr)
+        return False
+
+    def accept(self, remote_addr: Multiaddr) -> bool:
+        """Whether to talk to whoever connected from ``remote_addr``."""
+        with self._containment.contain("gater about", remote_addr):
+            return self._gater.accept(remote_addr)
+        return False
+
+    def secured(self, direction: Direction, peer: PeerId, addr: Multiaddr) -> bool:
+        """Whether to keep the connection."""
+        with self._containment.contain("gater about", peer):
+            return self._gater.secured(direction, peer, addr)
+        return False
 
 
 class BlockList(Gater):

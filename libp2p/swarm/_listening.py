@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import trio
 
+from .._util.contain import Containment
 from ..abc import Direction, Listener, RawConnection, SecureMuxedConnection
 from ..addressing import host_port
 from ..errors import Libp2pError, LimitExceeded
@@ -39,6 +40,7 @@ class Listening:
         upgrader: Upgrader,
         gater: Gater,
         scopes: Scopes,
+        containment: Containment,
         config: SwarmConfig,
         admit: Callable[[Upgraded, Direction, PendingToken], SwarmConnection],
         publish: Callable[[ListenerClosed], None],
@@ -46,6 +48,7 @@ class Listening:
         self._upgrader = upgrader
         self._gater = gater
         self._scopes = scopes
+        self._containment = containment
         self._config = config
         self._admit = admit
         self._publish = publish
@@ -114,14 +117,18 @@ class Listening:
         self, raw: RawConnection | SecureMuxedConnection, token: PendingToken, scope: trio.CancelScope
     ) -> None:
         progress = Progress(token)
-        try:
-            with scope:
-                upgraded = await self._upgrader.upgrade(raw, direction=Direction.INBOUND, peer=None, progress=progress)
-                self._admit(upgraded, Direction.INBOUND, token)
-            if scope.cancelled_caught:
-                _log.debug("%s: ended at %s, too slow", raw.remote_addr, progress.stage)
-        except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            _log.debug("%s: failed at %s: %s", raw.remote_addr, progress.stage, exc)
-        finally:
-            del self._upgrades[token]
-            token.release()
+        # Contained: whatever a stranger's bytes bring about here, only its connection ends.
+        with self._containment.contain("connection from", raw.remote_addr):
+            try:
+                with scope:
+                    upgraded = await self._upgrader.upgrade(
+                        raw, direction=Direction.INBOUND, peer=None, progress=progress
+                    )
+                    self._admit(upgraded, Direction.INBOUND, token)
+                if scope.cancelled_caught:
+                    _log.debug("%s: ended at %s, too slow", raw.remote_addr, progress.stage)
+            except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                _log.debug("%s: failed at %s: %s", raw.remote_addr, progress.stage, exc)
+            finally:
+                del self._upgrades[token]
+                token.release()

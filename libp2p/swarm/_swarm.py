@@ -35,7 +35,7 @@ from ._config import SwarmConfig
 from ._connection import Handler, SwarmConnection
 from ._dialing import Dialing
 from ._events import EventBus
-from ._gater import Gater
+from ._gater import ContainedGater, Gater
 from ._limits import PendingToken, Scopes, Token
 from ._listening import Listening
 from ._trim import ConnInfo, Tags, choose_victims
@@ -74,7 +74,7 @@ class Swarm(Network):
         self._local_peer = local_peer
         self._peerstore = peerstore
         self._transports = tuple(transports)
-        self._gater = gater
+        self._gater = ContainedGater(gater, containment)
         self._containment = containment
         self._handlers = handlers
         self._config = config
@@ -89,16 +89,18 @@ class Swarm(Network):
             transports=self._transports,
             upgrader=upgrader,
             resolver=resolver,
-            gater=gater,
+            gater=self._gater,
             scopes=self.scopes,
+            containment=containment,
             config=config,
             admit=self._admit,
             known_addrs=peerstore.addrs,
         )
         self._listening = Listening(
             upgrader=upgrader,
-            gater=gater,
+            gater=self._gater,
             scopes=self.scopes,
+            containment=containment,
             config=config,
             admit=self._admit,
             publish=self.events.publish,
@@ -116,23 +118,25 @@ class Swarm(Network):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep transports, listeners, dials and connections going until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            for transport in self._transports:
-                await nursery.start(transport.run)
-            task_status.started()
-            while True:
-                # Connections are also trimmed when one is added; this catches those whose grace has ended since.
-                await trio.sleep(self._config.trim.silence)
-                self._trim()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for transport in self._transports:
+                    await nursery.start(transport.run)
+                task_status.started()
+                while True:
+                    # Connections are also trimmed when one is added; this catches those whose grace has ended since.
+                    await trio.sleep(self._config.trim.silence)
+                    self._trim()
+        finally:
+            # Whoever still holds the host is told so, before anything is opened that nobody would close.
+            self._nursery = None
 
     async def aclose(self) -> None:
         """Stop listening and say goodbye on every connection, within ``close_timeout``."""
         await self._listening.close()
         with trio.move_on_after(self._config.close_timeout):
-            async with trio.open_nursery() as nursery:
-                for conn in self._all():
-                    nursery.start_soon(conn.aclose)
+            await _close_all(self._all())
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
@@ -147,10 +151,11 @@ class Swarm(Network):
         Raises:
             TransportError: no transport understands it, or it cannot be bound.
         """
+        nursery = self._running()
         for transport in self._transports:
             if transport.can_listen(addr):
                 listener = await transport.listen(addr)
-                self._listening.start(listener, self._running())
+                self._listening.start(listener, nursery)
                 return listener.addresses
         raise TransportError(addr, "no transport of this host can listen on it")
 
@@ -189,7 +194,8 @@ class Swarm(Network):
                 raise ConnectionDenied(peer)
         return await self._dialing.connect(peer, list(addrs), self._running())
 
-    async def open_stream(self, peer: PeerId, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, peer: PeerId, *protocols: ProtocolId, addrs: Iterable[Multiaddr] = ()) -> Stream:
+        """See :meth:`libp2p.abc.Network.open_stream`; ``addrs`` as in :meth:`connect`."""
         existing = self._best(peer)
         if existing is not None:
             try:
@@ -197,12 +203,11 @@ class Swarm(Network):
             except ConnectionClosed:
                 # It ended under our hands; the peer may well be there still.
                 self._forget(existing)
-        conn = await self.connect(peer)
+        conn = await self.connect(peer, addrs)
         return await conn.open_stream(*protocols)
 
     async def disconnect(self, peer: PeerId) -> None:
-        for conn in tuple(self._connections.get(peer, ())):
-            await conn.aclose()
+        await _close_all(self._connections.get(peer, ()))
         await trio.lowlevel.checkpoint()
 
     def subscribe(self, *kinds: type[EventT]) -> AbstractContextManager[trio.abc.ReceiveChannel[EventT]]:
@@ -241,11 +246,12 @@ class Swarm(Network):
         self._trim()
         return conn
 
-    @staticmethod
-    async def _refuse(upgraded: Upgraded, code: int) -> None:
+    async def _refuse(self, upgraded: Upgraded, code: int) -> None:
         """Tell the peer that it is not wanted. ``run`` is what closes the streams below."""
-        upgraded.muxed.abort(code)
-        await upgraded.muxed.run(lambda stream: stream.reset())
+        # Contained, because it may already have sent nonsense, which the muxer then reports.
+        with self._containment.contain("refused connection of", upgraded.remote_peer):
+            upgraded.muxed.abort(code)
+            await upgraded.muxed.run(lambda stream: stream.reset())
 
     def _add(self, conn: SwarmConnection) -> None:
         peer = conn.peer
@@ -305,6 +311,13 @@ class Swarm(Network):
     def publish(self, event: Event) -> None:
         """Tell subscribers."""
         self.events.publish(event)
+
+
+async def _close_all(conns: Iterable[SwarmConnection]) -> None:
+    """Close ``conns`` side by side: a cancelled close of one must not spare the others."""
+    async with trio.open_nursery() as nursery:
+        for conn in conns:
+            nursery.start_soon(conn.aclose)
 
 
 def _preference(conn: SwarmConnection) -> tuple[bool, int, float]:

@@ -36,8 +36,8 @@ class TrimConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high:
             raise ValueError("the low watermark must not be above the high one")
-        if self.grace < 0 or self.silence < 0:
-            raise ValueError("times must not be negative")
+        if self.grace < 0 or self.silence <= 0:
+            raise ValueError("the grace must not be negative, and the timer needs a time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

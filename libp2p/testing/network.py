@@ -14,8 +14,9 @@ from itertools import combinations, pairwise
 from typing import Literal, TypeAlias
 
 import trio
+from trio.abc import Stream as ByteStream
 
-from ..abc import Connection, Muxer, ProtocolId, SecurityProtocol, Service
+from ..abc import Connection, Muxer, ProtocolId, Resolver, SecurityProtocol, Service
 from ..crypto.keys import PrivateKey
 from ..host import HostConfig, RunningHost, open_host
 from ..muxers.yamux import Yamux
@@ -26,6 +27,7 @@ from ..security.noise import Noise
 from ..swarm import Gater
 from ..transports.dns import DnsResolver
 from ..transports.memory import Link, Memory, MemoryNetwork
+from .flaky import WrappingTransport
 from .keys import seeded_key
 
 __all__ = ["Hosts", "LeftBehind", "memory_network", "open_memory_host"]
@@ -83,7 +85,10 @@ async def open_memory_host(
     security: Sequence[SecurityFactory] = (Noise,),
     muxers: Sequence[Callable[[], Muxer]] = (Yamux,),
     gater: Gater | None = None,
+    resolver: Resolver | None = None,
     config: HostConfig | None = None,
+    strict: bool = True,
+    wrap: Callable[[ByteStream], ByteStream] | None = None,
 ) -> AsyncIterator[RunningHost]:
     """Run one host on ``network``; see :func:`memory_network` for most arguments.
 
@@ -93,6 +98,9 @@ async def open_memory_host(
         ip: its IP address; without one it listens on a ``/memory`` address.
         key: its identity; by default made from the seed of the network and the name.
         gater: allows everything by default.
+        resolver: for names in addresses; the system's by default.
+        strict: raise what containment would contain.
+        wrap: put around every raw stream of this host; see :mod:`libp2p.testing.flaky`.
     """
     transport = Memory(network, name, ip=ip)
     kinds = {service for service in services if isinstance(service, type)}
@@ -101,13 +109,13 @@ async def open_memory_host(
         key=key or seeded_key(f"{network.seed}/{transport.name}"),
         listen=["/memory/0" if ip is None else f"/ip{6 if ':' in ip else 4}/{ip}/tcp/4001"],
         services=[make() for make in (*wanted, *services)],
-        transports=[transport],
+        transports=[transport if wrap is None else WrappingTransport(transport, wrap)],
         security=security,
         muxers=[make() for make in muxers],
         peerstore=MemoryPeerstore(),
-        resolver=DnsResolver(),
+        resolver=resolver or DnsResolver(),
         gater=gater or Gater(),
-        config=replace(config or HostConfig(), strict=True),
+        config=replace(config or HostConfig(), strict=strict),
     ) as host:
         yield host
     if used := {name: count for name, count in host.swarm.scopes.usage().items() if count}:

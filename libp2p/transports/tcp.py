@@ -143,13 +143,13 @@ class TcpListener(Listener):
             except OSError as exc:
                 if exc.errno not in _ACCEPT_AGAIN:
                     raise
+                await trio.lowlevel.checkpoint()  # a network that is down may say so for ever
             else:
-                break
-        try:
-            local = _socket_addr(sock.getsockname())
-        except OSError:  # gone already: let the first read find out
-            local = self._addr
-        return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=_socket_addr(remote))
+                try:
+                    local = _socket_addr(sock.getsockname())
+                    return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=_socket_addr(remote))
+                except OSError:
+                    sock.close()  # gone already: some systems say so here
 
     async def aclose(self) -> None:
         """Stop listening."""
@@ -246,6 +246,7 @@ class Tcp(Transport):
         target = host_port(addr)
         assert target is not None
         family = _family(addr)
+        await trio.lowlevel.checkpoint()  # cancelled later, it would have to close the socket
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
@@ -263,7 +264,6 @@ class Tcp(Transport):
                 raise
         except OSError as exc:
             raise TransportError(addr, exc.strerror or str(exc)) from exc
-        await trio.lowlevel.checkpoint()
         listener = TcpListener(sock)
         self._listening.append(listener)
         return listener

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -96,12 +97,18 @@ class Program:
         self.process.wait()
         self.out.close()
         self.err.close()
-        self.stdin.close()
+        self.hang_up()
 
     def say(self, text: str) -> None:
         """Write to its standard input."""
-        self.stdin.write(text)
-        self.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended, and its own words say why
+            self.stdin.write(text)
+            self.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Close its standard input."""
+        with suppress(BrokenPipeError):
+            self.stdin.close()
 
     def event(self, name: str) -> dict[str, Any]:
         """Wait for the JSON line whose ``event`` is ``name``."""
@@ -145,6 +152,6 @@ def result_of(*arguments: str, stdin: str = "", colour: bool = False) -> Result:
     """Run a command to its end."""
     with Program(*arguments, colour=colour) as program:
         program.say(stdin)
-        program.stdin.close()
+        program.hang_up()
         out, err = program.out.rest(), program.err.rest()
         return Result(program.end(), out, err)

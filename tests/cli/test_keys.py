@@ -85,6 +85,11 @@ def test_an_id_that_is_only_a_hash(call: Call) -> None:
     assert result.out[-1].split() == ["public", "key", "-"]
 
 
+def test_an_id_that_holds_no_key(call: Call) -> None:
+    nobody = PeerId.from_bytes(b"\x00\x03abc")
+    assert call("id", str(nobody), "--json").record["public_key"] is None
+
+
 def test_an_address_without_an_id(call: Call) -> None:
     result = call("id", "/ip4/192.0.2.1/tcp/4001")
     assert result.status == 2

@@ -44,10 +44,26 @@ def test_messages_from_lines() -> None:
 def test_a_publisher_that_others_come_to() -> None:
     with Program("pubsub", "pub", "news", "hello", "--listen", LOOPBACK, "--json") as pub:
         addr = pub.event("listening")["addrs"][0]
-        result = result_of("pubsub", "sub", "news", "--peer", addr, "--count", "1", "--json")
-        assert result.status == 0
-        assert result.record["text"] == "hello"
+        result = result_of("pubsub", "sub", "news", "--peer", addr, "--count", "1")
+        assert (result.status, result.out) == (0, ["hello"])
         assert pub.end() == 0
+
+
+def test_many_messages_arrive_before_the_publisher_ends() -> None:
+    with subscriber("--count", "100") as sub:
+        addr = sub.err.until("listens on (/.*)")[1]
+        lines = [f"message {number}" for number in range(100)]
+        assert result_of("pubsub", "pub", "news", "--peer", addr, stdin="\n".join(lines)).status == 0
+        assert sub.out.rest() == lines
+        assert sub.end() == 0
+
+
+def test_a_line_that_is_too_long() -> None:
+    with subscriber() as sub:
+        addr = sub.err.until("listens on (/.*)")[1]
+        result = result_of("pubsub", "pub", "news", "--peer", addr, stdin="x" * 1_200_000)
+        assert (result.status, result.out) == (1, [])
+        assert result.err.startswith("error: a line of more than ")
 
 
 def test_nobody_is_subscribed() -> None:
@@ -62,8 +78,7 @@ def test_the_last_peer_leaves() -> None:
     with subscriber("--json") as first:
         addr = first.event("listening")["addrs"][0]
         with Program("pubsub", "sub", "news", "--peer", addr) as second:
-            result_of("pubsub", "pub", "news", "are you there?", "--peer", addr, "--wait-for", "1")
-            second.out.until("are you there")
+            first.event("joined")
             assert first.interrupt() == 130
             assert second.end() == 1
             assert second.err.rest() == ["error: the last peer is gone"]
@@ -79,11 +94,11 @@ def test_a_chat_of_two_pipes() -> None:
             ada.say("yes, me\n")
             brian.out.until("^….{8} yes, me$")
             brian.say("good, bye")
-            brian.stdin.close()
+            brian.hang_up()
             assert brian.end() == 0
             assert ada.event("message")["text"] == "brian: good, bye"
             ada.event("left")
-        ada.stdin.close()
+        ada.hang_up()
         assert ada.end() == 0
         assert ada.err.rest() == []
 

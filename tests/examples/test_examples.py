@@ -67,7 +67,7 @@ def test_chat() -> None:
             host.out.until("^ada: hello$")
             host.say("hello, \x1b[31mada\n")
             ada.out.until(re.escape(r"'host: hello, \x1b[31mada'"))
-            ada.stdin.close()
+            ada.hang_up()
             assert ada.end() == 0
             assert ada.err.rest() == []
         assert host.interrupt() == 130

@@ -83,7 +83,7 @@ async def test_M1_a_million_proposals_on_a_stream() -> None:
     async with under_attack() as attack:
         peer = await attack.connect()
         await open_raw_stream(peer, 1, HEADER + line("/x/1") * 100)
-        answers, codes = bytearray(), []
+        answers, codes = bytearray(), list[int]()
         with trio.fail_after(1):
             while not codes:
                 frame = await peer.next_frame()

@@ -6,9 +6,10 @@ import pytest
 import trio
 
 from libp2p.abc import Direction
-from libp2p.errors import PeerIdMismatch, SecurityError
+from libp2p.errors import DecodeError, PeerIdMismatch, SecurityError
 from libp2p.peer_id import PeerId
 from libp2p.security.plaintext import Plaintext
+from libp2p.security.plaintext._codec import decode_exchange
 from libp2p.testing import Memory, memory_network, seeded_key
 from libp2p.testing.raw import NA, Identity, RawPeer, pb, read_uvarint, uvarint
 from tests.security.noise_raw import OURS, streams
@@ -99,3 +100,10 @@ async def test_P3_no_host_speaks_it_unless_told_to() -> None:
         dialed = await Memory(hosts.network).dial(hosts[0].listen_addrs()[0], peer=None)
         assert await RawPeer(dialed.stream).propose("/plaintext/2.0.0") == NA[1:-1].decode()
         await dialed.stream.aclose()
+
+
+def test_an_exchange_without_a_key() -> None:
+    """Is refused like any other that is incomplete."""
+    for data in (b"", b"\x0a\x01x", b"\x0a\x01x\x12\x00"):
+        with pytest.raises(DecodeError):
+            decode_exchange(data)

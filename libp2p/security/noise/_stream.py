@@ -58,6 +58,7 @@ class NoiseStream(SecureStream):
         "_aead_out",
         "_chunks",
         "_direct",
+        "_early",
         "_empty",
         "_left",
         "_nonce_in",
@@ -77,6 +78,7 @@ class NoiseStream(SecureStream):
         self._aead_in, self._nonce_in = receive.aead, receive.nonce
         self._scratch = scratch
         self._left = initial
+        self._early = bool(initial)
         self._pending = bytearray()
         self._chunks: deque[bytes] = deque()
         self._turns = 0
@@ -98,8 +100,9 @@ class NoiseStream(SecureStream):
             chunks = list(self._chunks)
             self._chunks.clear()
             return chunks
-        if len(self._left) > 2:
+        if self._early:
             # Bytes that came with the last handshake message may hold whole records.
+            self._early = False
             buffer = memoryview(self._left)
             if chunks := self._open(buffer, len(buffer)):
                 return chunks

@@ -27,6 +27,8 @@ def decode_exchange(data: bytes) -> tuple[PeerId, PublicKey]:
         message = plaintext_pb2.Exchange.FromString(data)
     except ProtobufDecodeError as exc:
         raise DecodeError(f"plaintext exchange does not parse: {exc}") from exc
+    if not message.HasField("pubkey"):
+        raise DecodeError("plaintext exchange without a key")
     # Partial, because a key message without its required fields is for the next line to refuse.
     key = unmarshal_public_key(message.pubkey.SerializePartialToString())
     peer = PeerId.from_bytes(message.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import trio
 
@@ -29,8 +29,11 @@ class Block:
     def accounts_for(self, found: list[BaseException]) -> BaseException | None:
         """The block's own exception, when ``found`` is all that is in it, cancellations apart."""
         raised = self._raised
-        if isinstance(raised, BaseExceptionGroup) and any(isinstance(leaf, trio.Cancelled) for leaf in leaves(raised)):
-            raised = raised.split(trio.Cancelled)[1]
+        if isinstance(raised, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", raised)
+            raised = group
+            if any(isinstance(leaf, trio.Cancelled) for leaf in leaves(group)):
+                raised = group.split(trio.Cancelled)[1]
         # Compared by what is inside: nurseries that are cancelled rebuild the groups that pass them.
         if raised is None or [id(leaf) for leaf in leaves(raised)] != [id(leaf) for leaf in found]:
             return None

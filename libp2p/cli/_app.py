@@ -15,7 +15,6 @@ _EPILOG = "Exit status: 0 done, 1 a peer or the network failed, 2 wrong usage, 1
 
 app = typer.Typer(
     name="libp2p",
-    help="Talk to libp2p nodes: keys, connections and messages from a terminal or a script.",
     epilog=_EPILOG,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

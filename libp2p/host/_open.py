@@ -56,6 +56,8 @@ async def open_host(
         host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
         async with _running(host, config, services, listen):
             yield host
+            # Only after the block ended in order: nobody new while services and connections say goodbye.
+            await swarm.stop_listening()
 
 
 @asynccontextmanager

@@ -132,6 +132,10 @@ class Swarm(Network):
             # Whoever still holds the host is told so, before anything is opened that nobody would close.
             self._nursery = None
 
+    async def stop_listening(self) -> None:
+        """Close all listeners. Connections stay."""
+        await self._listening.close()
+
     async def aclose(self) -> None:
         """Stop listening and say goodbye on every connection, within ``close_timeout``."""
         await self._listening.close()

@@ -25,9 +25,9 @@ __all__ = ["Cut", "Scenario", "cut_everywhere"]
 
 StateT = TypeVar("StateT")
 
-SETTLE = 300.0
+_SETTLE = 300.0
 """Virtual seconds after which a scenario that hangs is given up."""
-MAX_CUTS = 20_000
+_MAX_CUTS = 20_000
 """More points than any scenario should have."""
 
 
@@ -44,8 +44,8 @@ class Cut(trio.abc.Instrument):
 
     def __init__(self, at: int) -> None:
         self.at = at
-        self.steps = 0
-        self.fired = False
+        self.steps: int = 0
+        self.fired: bool = False
         self._scope: trio.CancelScope | None = None
 
     def arm(self, scope: trio.CancelScope) -> None:
@@ -96,7 +96,7 @@ def cut_everywhere(scenario: Scenario[StateT], *, seed: int = 0, every: int = 1)
         AssertionError: a file was left open.
     """
     cuts, at = 0, 1
-    while at <= MAX_CUTS:
+    while at <= _MAX_CUTS:
         cut = Cut(at)
         before = _open_files()
         with deterministic_scheduling(seed):
@@ -111,11 +111,11 @@ def cut_everywhere(scenario: Scenario[StateT], *, seed: int = 0, every: int = 1)
             return cuts
         cuts += 1
         at += every
-    raise AssertionError(f"{type(scenario).__name__} has more than {MAX_CUTS} points")
+    raise AssertionError(f"{type(scenario).__name__} has more than {_MAX_CUTS} points")
 
 
 async def _run(scenario: Scenario[StateT], cut: Cut) -> None:
-    with trio.fail_after(SETTLE):
+    with trio.fail_after(_SETTLE):
         async with scenario.setup() as state:
             with trio.CancelScope() as scope:
                 cut.arm(scope)

@@ -86,8 +86,8 @@ class Plan:
 
     def __init__(self, fault: Fault, at: int) -> None:
         self.fault = fault
-        self.count = 0
-        self.fired = False
+        self.count: int = 0
+        self.fired: bool = False
         self._at = at
 
     def disarm(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 from ..errors import Libp2pError
 
@@ -24,7 +24,7 @@ __all__ = ["Chunking", "Pair", "Said", "Side", "WireMachine", "bytewise", "chunk
 Chunking: TypeAlias = "Callable[[bytes], Iterable[bytes]]"
 """Cuts bytes into pieces."""
 
-TURNS = 10_000
+_TURNS = 10_000
 """After so many exchanges a pair does not converge."""
 
 
@@ -134,7 +134,7 @@ class Side:
         self.name = name
         self.machine = machine
         self.events: list[object] = []
-        self.show = show or _shown
+        self.show: Callable[[bytes], str] = show or _shown
         self._receive: Callable[[bytes], Any] = receive or machine.receive_data
 
     def receive(self, data: bytes) -> list[object]:
@@ -172,10 +172,10 @@ class Pair:
         Raises:
             AssertionError: that never happens.
         """
-        for _ in range(TURNS):
+        for _ in range(_TURNS):
             if not self.step():
                 return
-        raise AssertionError(f"no end after {TURNS} turns\n{self}")
+        raise AssertionError(f"no end after {_TURNS} turns\n{self}")
 
     def step(self) -> bool:
         """Let each side speak once. Whether one of them had something to say."""
@@ -211,7 +211,7 @@ class Pair:
 def _events(result: Any) -> list[object]:
     if result is None:
         return []
-    return list(result) if isinstance(result, list) else [result]
+    return list(cast("list[object]", result)) if isinstance(result, list) else [result]
 
 
 def _joined(output: Any) -> bytes:

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import trio
 from trio.abc import Stream as ByteStream
 
-from ..abc import Connection, Muxer, ProtocolId, Resolver, SecurityProtocol, Service
+from ..abc import Connection, Muxer, Resolver, SecurityFactory, Service
 from ..crypto.keys import PrivateKey
 from ..host import HostConfig, RunningHost, open_host
 from ..muxers.yamux import Yamux
@@ -30,10 +30,9 @@ from ..transports.memory import Link, Memory, MemoryNetwork
 from .flaky import WrappingTransport
 from .keys import seeded_key
 
-__all__ = ["Hosts", "LeftBehind", "memory_network", "open_memory_host"]
+__all__ = ["DEFAULT_SERVICES", "Connect", "Hosts", "LeftBehind", "memory_network", "open_memory_host"]
 
 Connect: TypeAlias = Literal["none", "line", "full"]
-SecurityFactory: TypeAlias = Callable[[PrivateKey, Sequence[ProtocolId]], SecurityProtocol]
 
 DEFAULT_SERVICES: tuple[Callable[[], Service], ...] = (Identify, Ping)
 """What every host serves, as with :func:`libp2p.open_host`."""

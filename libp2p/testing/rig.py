@@ -28,11 +28,11 @@ from ..protocols.ping import open_ping
 __all__ = ["ECHO", "Budget", "Figures", "Rig", "StepWatch", "echo_once", "open_rig", "rss"]
 
 ECHO = "/libp2p-testing/echo/1.0.0"
-ECHO_SIZE = 64 * 1024
-PING_INTERVAL = 0.2
-ECHO_INTERVAL = 1.0
-SAMPLE_INTERVAL = 0.5
-ANSWER_WITHIN = 5.0
+_ECHO_SIZE = 64 * 1024
+_PING_INTERVAL = 0.2
+_ECHO_INTERVAL = 1.0
+_SAMPLE_INTERVAL = 0.5
+_ANSWER_WITHIN = 5.0
 """Seconds after which a canary counts a failure."""
 
 
@@ -61,7 +61,7 @@ class Figures:
 
     pings: int = 0
     echoes: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list[str])
     quiet_p99: float = 0.0
     ping_p99: float = 0.0
     memory_peak: float = 0.0
@@ -89,8 +89,8 @@ class StepWatch(trio.abc.Instrument):
     """
 
     def __init__(self, ignore: tuple[str, ...] = ("<test", "tests.")) -> None:
-        self.longest = 0.0
-        self.where = ""
+        self.longest: float = 0.0
+        self.where: str = ""
         self._ignore = ignore
         self._began = 0.0
 
@@ -106,7 +106,8 @@ class StepWatch(trio.abc.Instrument):
 
     def forget(self) -> None:
         """Begin anew."""
-        self.longest, self.where = 0.0, ""
+        self.longest = 0.0
+        self.where = ""
 
 
 class Rig:
@@ -121,7 +122,7 @@ class Rig:
     def __init__(self, victim: Host, canaries: Sequence[Host]) -> None:
         self.victim = victim
         self.canaries = canaries
-        self.figures = Figures()
+        self.figures: Figures = Figures()
         self._watch = StepWatch()
         self._quiet: list[float] = []
         self._pings: list[float] = []
@@ -187,7 +188,7 @@ class Rig:
     # --- canaries
 
     async def _ping(self, canary: Host) -> None:
-        async with open_ping(canary, self.victim.local_peer, timeout=ANSWER_WITHIN) as session:
+        async with open_ping(canary, self.victim.local_peer, timeout=_ANSWER_WITHIN) as session:
             while True:
                 try:
                     rtt = await session.once()
@@ -195,24 +196,24 @@ class Rig:
                     self.figures.pings += 1
                 except (Libp2pError, trio.BrokenResourceError) as exc:
                     self.figures.failures.append(f"ping: {exc!r}")
-                await trio.sleep(PING_INTERVAL)
+                await trio.sleep(_PING_INTERVAL)
 
     async def _echo(self, canary: Host) -> None:
-        data = os.urandom(ECHO_SIZE)
+        data = os.urandom(_ECHO_SIZE)
         while True:
             try:
-                with trio.fail_after(ANSWER_WITHIN):
+                with trio.fail_after(_ANSWER_WITHIN):
                     if await echo_once(canary, self.victim, data) == data:
                         self.figures.echoes += 1
                     else:
                         self.figures.failures.append("echo: other bytes came back")
             except* (Libp2pError, trio.BrokenResourceError, trio.TooSlowError) as group:
                 self.figures.failures += [f"echo: {exc!r}" for exc in group.exceptions]
-            await trio.sleep(ECHO_INTERVAL)
+            await trio.sleep(_ECHO_INTERVAL)
 
     async def _sampling(self) -> None:
         while True:
-            await trio.sleep(SAMPLE_INTERVAL)
+            await trio.sleep(_SAMPLE_INTERVAL)
             self._sample()
 
 

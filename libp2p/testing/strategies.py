@@ -13,7 +13,7 @@ from ..peer_id import PeerId
 from ..protocols.identify import IdentifyInfo
 from ..records.peer_record import PeerRecord
 from .keys import seeded_key
-from .raw import HEADER, line, mplex, pb, uvarint, yamux
+from .raw import DATA, HEADER, line, mplex, pb, uvarint, yamux
 
 __all__ = [
     "envelopes",
@@ -32,8 +32,8 @@ __all__ = [
     "yamux_wire",
 ]
 
-P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 """Orders of the curves: secrets lie between 1 and one less (SEC 2)."""
 
 
@@ -44,8 +44,8 @@ def private_keys() -> st.SearchStrategy[PrivateKey]:
     """Ed25519, secp256k1 and P-256 keys. RSA keys take too long to make."""
     return st.one_of(
         st.integers(0, 2**32).map(seeded_key),
-        st.integers(1, SECP256K1_ORDER - 1).map(_secp256k1),
-        st.integers(1, P256_ORDER - 1).map(_p256),
+        st.integers(1, _SECP256K1_ORDER - 1).map(_secp256k1),
+        st.integers(1, _P256_ORDER - 1).map(_p256),
     )
 
 
@@ -81,10 +81,11 @@ def ip_addrs() -> st.SearchStrategy[Multiaddr]:
     )
     ports = st.binary(min_size=2, max_size=2)
     stacks = st.sampled_from([("tcp",), ("tcp", "ws"), ("tcp", "tls", "ws"), ("udp", "quic-v1")])
-    return st.builds(
-        lambda host, port, stack: from_parts((host, Part(stack[0], port), *(Part(name) for name in stack[1:]))),
-        hosts, ports, stacks,
-    )  # fmt: skip
+    return st.builds(_socket_addr, hosts, ports, stacks)
+
+
+def _socket_addr(host: Part, port: bytes, stack: tuple[str, ...]) -> Multiaddr:
+    return from_parts((host, Part(stack[0], port), *(Part(name) for name in stack[1:])))
 
 
 def memory_addrs() -> st.SearchStrategy[Multiaddr]:
@@ -96,18 +97,22 @@ def multiaddrs() -> st.SearchStrategy[Multiaddr]:
     """Addresses of many kinds, with and without a peer, some through a relay."""
     plain = st.one_of(ip_addrs(), memory_addrs(), _dns_addrs())
     with_peers = st.builds(with_peer, plain, peer_ids())
-    relayed = st.builds(
-        lambda way, peer: with_peer(from_parts((*parts(way), Part("p2p-circuit"))), peer), with_peers, peer_ids()
-    )
+    relayed = st.builds(_through, with_peers, peer_ids())
     return st.one_of(plain, with_peers, relayed)
+
+
+def _through(relay: Multiaddr, peer: PeerId) -> Multiaddr:
+    return with_peer(from_parts((*parts(relay), Part("p2p-circuit"))), peer)
 
 
 def _dns_addrs() -> st.SearchStrategy[Multiaddr]:
     labels = st.from_regex(r"[a-z][a-z0-9]{0,10}\.[a-z]{2,5}", fullmatch=True)
-    return st.builds(
-        lambda kind, name, port: from_parts((Part(kind, name.encode()), Part("tcp", port))),
-        st.sampled_from(["dns", "dns4", "dns6"]), labels, st.binary(min_size=2, max_size=2),
-    )  # fmt: skip
+    kinds = st.sampled_from(["dns", "dns4", "dns6"])
+    return st.builds(_dns_addr, kinds, labels, st.binary(min_size=2, max_size=2))
+
+
+def _dns_addr(kind: str, name: str, port: bytes) -> Multiaddr:
+    return from_parts((Part(kind, name.encode()), Part("tcp", port)))
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -165,19 +170,21 @@ def multistream_wire() -> st.SearchStrategy[bytes]:
             st.just(HEADER),
             protocol_ids().map(line),
             odd_lines.map(line),
-            st.builds(lambda length, body: uvarint(length) + body, st.integers(0, 2**70), st.binary(max_size=40)),
+            st.builds(_behind_length, st.integers(0, 2**70), st.binary(max_size=40)),
             st.binary(max_size=40),
         ),
         max_size=12,
     ).map(b"".join)
 
 
+def _behind_length(length: int, body: bytes) -> bytes:
+    return uvarint(length) + body
+
+
 def yamux_wire() -> st.SearchStrategy[bytes]:
     """What a peer might send as yamux: mostly frames, on few streams, with flags and lengths good and bad."""
     frames = st.builds(
-        lambda kind, flags, stream, payload, lie, version: yamux(
-            kind, flags, stream, payload if kind == 0 else b"", length=lie, version=version
-        ),
+        _yamux_frame,
         kind=st.integers(0, 4),
         flags=st.one_of(st.sampled_from([0, 1, 2, 4, 8, 5]), st.integers(0, 0xFFFF)),
         stream=st.one_of(st.integers(0, 6), st.integers(0, 2**32 - 1)),
@@ -188,13 +195,21 @@ def yamux_wire() -> st.SearchStrategy[bytes]:
     return st.lists(st.one_of(frames, frames, frames, st.binary(max_size=20)), max_size=20).map(b"".join)
 
 
+def _yamux_frame(kind: int, flags: int, stream: int, payload: bytes, lie: int | None, version: int) -> bytes:
+    return yamux(kind, flags, stream, payload if kind == DATA else b"", length=lie, version=version)
+
+
 def mplex_wire() -> st.SearchStrategy[bytes]:
     """The same for mplex."""
     messages = st.builds(
-        lambda stream, flag, payload, lie: mplex(stream, flag, payload, length=lie),
+        _mplex_message,
         stream=st.one_of(st.integers(0, 4), st.integers(0, 2**62)),
         flag=st.integers(0, 7),
         payload=st.binary(max_size=60),
         lie=st.none() | st.sampled_from([0, 1, 2**20, 2**20 + 1, 2**63]),
     )
     return st.lists(st.one_of(messages, messages, st.binary(max_size=20)), max_size=20).map(b"".join)
+
+
+def _mplex_message(stream: int, flag: int, payload: bytes, lie: int | None) -> bytes:
+    return mplex(stream, flag, payload, length=lie)

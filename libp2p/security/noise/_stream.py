@@ -13,6 +13,7 @@ kernel did not take.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -46,8 +47,9 @@ class Scratch:
     __slots__ = ("receive", "send")
 
     def __init__(self) -> None:
-        self.receive = memoryview(bytearray(RECEIVE_SIZE + _FULL_RECORD))
-        self.send = memoryview(bytearray(SEND_RECORDS * _FULL_RECORD))
+        # Pages of an anonymous mapping take memory when they are first used; a bytearray is zeroed, so all of it would.
+        self.receive = memoryview(mmap.mmap(-1, RECEIVE_SIZE + _FULL_RECORD))
+        self.send = memoryview(mmap.mmap(-1, SEND_RECORDS * _FULL_RECORD))
 
 
 class NoiseStream(SecureStream):

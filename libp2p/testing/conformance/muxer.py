@@ -22,9 +22,9 @@ from .stream import StreamConformance, StreamSource, receive_all, receive_exactl
 
 __all__ = ["MuxerConformance", "SecurePair", "memory_secure_pair"]
 
-MANY = 1000
+_MANY = 1000
 """Streams one connection carries in the test of many."""
-AT_ONCE = 60
+_AT_ONCE = 60
 """Of those, how many at once; below what any peer allows."""
 
 
@@ -174,8 +174,8 @@ class MuxerConformance(StreamConformance):
         """One after the other and many at once, on one connection; nothing is kept."""
         with trio.fail_after(2 * self.seconds):
             async with self.connected() as connected, trio.open_nursery() as nursery:
-                nursery.start_soon(_echo_accepted, connected, MANY)
-                limit = trio.CapacityLimiter(AT_ONCE)
+                nursery.start_soon(_echo_accepted, connected, _MANY)
+                limit = trio.CapacityLimiter(_AT_ONCE)
 
                 async def ask(number: int) -> None:
                     async with limit, await connected.ends[0].open_stream() as stream:
@@ -184,7 +184,7 @@ class MuxerConformance(StreamConformance):
                         assert await receive_all(stream) == b"%d" % number
 
                 async with trio.open_nursery() as asking:
-                    for number in range(MANY):
+                    for number in range(_MANY):
                         asking.start_soon(ask, number)
                 await self._assert_nothing_in_use(connected)
 
@@ -331,7 +331,7 @@ class MuxerConformance(StreamConformance):
                     except* (ConnectionClosed, LimitExceeded):
                         pass
 
-                nursery.start_soon(end.run, lambda stream: stream.reset())
+                nursery.start_soon(end.run, _refuse)
                 nursery.start_soon(write)
                 await self.quiet()
                 with trio.fail_after(1.5):
@@ -357,13 +357,13 @@ class MuxerConformance(StreamConformance):
         """A second ``run`` is refused."""
         async with self.connected() as connected:
             with pytest.raises(RuntimeError):
-                await connected.ends[0].run(lambda stream: stream.reset())
+                await connected.ends[0].run(_refuse)
 
     async def test_initial_bytes_come_first(self) -> None:
         """What was read from the stream before belongs to the muxer."""
         async with self.open_secure_pair() as pair, trio.open_nursery() as nursery:
             ours = self.make().mux(pair.dialer, direction=Direction.OUTBOUND)
-            await nursery.start(ours.run, lambda stream: stream.reset())
+            await nursery.start(ours.run, _refuse)
             stream = await ours.open_stream()
             await stream.send_all(b"early")
             first = bytes(await pair.listener.receive_some(10))
@@ -383,7 +383,7 @@ class MuxerConformance(StreamConformance):
 
                     async def run(end: MuxedConnection = end) -> None:
                         try:
-                            await end.run(lambda stream: stream.reset())
+                            await end.run(_refuse)
                         except Libp2pError:
                             pass
 
@@ -405,6 +405,10 @@ class MuxerConformance(StreamConformance):
                     await _transfer(one, other, 5)
                 await one.aclose()
                 await other.aclose()
+
+
+def _refuse(stream: MuxedStream) -> None:
+    stream.reset()
 
 
 async def _echo_accepted(connected: _Connected, count: int) -> None:

@@ -20,9 +20,9 @@ from ..keys import seeded_key
 
 __all__ = ["PeerstoreConformance"]
 
-ONE = parse("/ip4/192.0.2.1/tcp/4001")
-TWO = parse("/ip4/192.0.2.2/tcp/4001")
-THREE = parse("/ip4/192.0.2.3/udp/4001/quic-v1")
+_ONE = parse("/ip4/192.0.2.1/tcp/4001")
+_TWO = parse("/ip4/192.0.2.2/tcp/4001")
+_THREE = parse("/ip4/192.0.2.3/udp/4001/quic-v1")
 """What nobody dials here."""
 
 
@@ -53,10 +53,10 @@ class PeerstoreConformance(ABC):
             store.close()
             store.close()
 
-    key = seeded_key("peerstore")
-    peer = PeerId.from_key(key.public_key)
-    other_key = seeded_key("peerstore-other")
-    other = PeerId.from_key(other_key.public_key)
+    key: PrivateKey = seeded_key("peerstore")
+    peer: PeerId = PeerId.from_key(key.public_key)
+    other_key: PrivateKey = seeded_key("peerstore-other")
+    other: PeerId = PeerId.from_key(other_key.public_key)
 
     # --- addresses
 
@@ -73,46 +73,46 @@ class PeerstoreConformance(ABC):
     def test_addresses_expire(self) -> None:
         """Each at its own time."""
         with self.store() as store:
-            store.add_addrs(self.peer, [ONE], ttl=10)
-            store.add_addrs(self.peer, [TWO], ttl=20)
-            assert set(store.addrs(self.peer)) == {ONE, TWO}
+            store.add_addrs(self.peer, [_ONE], ttl=10)
+            store.add_addrs(self.peer, [_TWO], ttl=20)
+            assert set(store.addrs(self.peer)) == {_ONE, _TWO}
             self.advance(10)
-            assert list(store.addrs(self.peer)) == [TWO]
+            assert list(store.addrs(self.peer)) == [_TWO]
             self.advance(10)
             assert list(store.addrs(self.peer)) == []
 
     def test_the_longer_life_is_kept(self) -> None:
         """A shorter one does not shorten it."""
         with self.store() as store:
-            store.add_addrs(self.peer, [ONE], ttl=100)
-            store.add_addrs(self.peer, [ONE], ttl=1)
+            store.add_addrs(self.peer, [_ONE], ttl=100)
+            store.add_addrs(self.peer, [_ONE], ttl=1)
             self.advance(50)
-            assert list(store.addrs(self.peer)) == [ONE]
-            store.add_addrs(self.peer, [ONE], ttl=100)
+            assert list(store.addrs(self.peer)) == [_ONE]
+            store.add_addrs(self.peer, [_ONE], ttl=100)
             self.advance(99)
-            assert list(store.addrs(self.peer)) == [ONE]
+            assert list(store.addrs(self.peer)) == [_ONE]
 
     def test_set_replaces(self) -> None:
         """All of them, and by nothing when there is nothing."""
         with self.store() as store:
-            store.add_addrs(self.peer, [ONE, TWO], ttl=100)
-            store.set_addrs(self.peer, [THREE], ttl=100)
-            assert list(store.addrs(self.peer)) == [THREE]
+            store.add_addrs(self.peer, [_ONE, _TWO], ttl=100)
+            store.set_addrs(self.peer, [_THREE], ttl=100)
+            assert list(store.addrs(self.peer)) == [_THREE]
             store.set_addrs(self.peer, [], ttl=100)
             assert list(store.addrs(self.peer)) == []
 
     def test_peer_suffix_is_dropped(self) -> None:
         """An address may end with its peer, not with another one."""
         with self.store() as store:
-            store.add_addrs(self.peer, [with_peer(ONE, self.peer), with_peer(TWO, self.other)], ttl=100)
-            assert list(store.addrs(self.peer)) == [ONE]
+            store.add_addrs(self.peer, [with_peer(_ONE, self.peer), with_peer(_TWO, self.other)], ttl=100)
+            assert list(store.addrs(self.peer)) == [_ONE]
 
     def test_addresses_do_not_repeat(self) -> None:
         """However often they are added."""
         with self.store() as store:
             for _ in range(3):
-                store.add_addrs(self.peer, [ONE, TWO, ONE], ttl=100)
-            assert sorted(map(str, store.addrs(self.peer))) == sorted(map(str, (ONE, TWO)))
+                store.add_addrs(self.peer, [_ONE, _TWO, _ONE], ttl=100)
+            assert sorted(map(str, store.addrs(self.peer))) == sorted(map(str, (_ONE, _TWO)))
 
     def test_addresses_of_a_stranger_are_bounded(self) -> None:
         """Whatever somebody says about a peer we never met."""
@@ -123,12 +123,12 @@ class PeerstoreConformance(ABC):
     def test_a_connected_peer_keeps_its_addresses(self) -> None:
         """The connection proves more than a clock."""
         with self.store() as store:
-            store.add_addrs(self.peer, [ONE], ttl=10)
+            store.add_addrs(self.peer, [_ONE], ttl=10)
             store.set_connected(self.peer, True)
             self.advance(1000)
-            assert list(store.addrs(self.peer)) == [ONE]
+            assert list(store.addrs(self.peer)) == [_ONE]
             store.set_connected(self.peer, False)
-            assert list(store.addrs(self.peer)) == [ONE]
+            assert list(store.addrs(self.peer)) == [_ONE]
             self.advance(100_000)
             assert list(store.addrs(self.peer)) == []
 
@@ -170,7 +170,7 @@ class PeerstoreConformance(ABC):
         """Takes everything, of that peer only."""
         with self.store() as store:
             for peer in (self.peer, self.other):
-                store.add_addrs(peer, [ONE], ttl=100)
+                store.add_addrs(peer, [_ONE], ttl=100)
                 store.set_protocols(peer, ["/a/1"])
                 store.set_metadata(peer, "x", "y")
             store.add_envelope(self._record(1, self.key), ttl=100)
@@ -180,14 +180,14 @@ class PeerstoreConformance(ABC):
             assert dict(store.metadata(self.peer)) == {}
             assert store.envelope(self.peer) is None
             assert list(store.peers()) == [self.other]
-            assert list(store.addrs(self.other)) == [ONE]
+            assert list(store.addrs(self.other)) == [_ONE]
 
     # --- signed records
 
     @staticmethod
     def _record(seq: int, key: PrivateKey, *, subject: PeerId | None = None, domain: str = DOMAIN) -> bytes:
         """A signed record of ``key``'s owner, or of ``subject``."""
-        record = PeerRecord(peer=subject or PeerId.from_key(key.public_key), seq=seq, addrs=(THREE,))
+        record = PeerRecord(peer=subject or PeerId.from_key(key.public_key), seq=seq, addrs=(_THREE,))
         return Envelope.seal(key, domain=domain, payload_type=PAYLOAD_TYPE, payload=record.marshal()).marshal()
 
     def test_records_replace_by_sequence(self) -> None:
@@ -196,7 +196,7 @@ class PeerstoreConformance(ABC):
             first, second = self._record(5, self.key), self._record(6, self.key)
             assert store.add_envelope(first, ttl=100)
             assert store.envelope(self.peer) == first
-            assert THREE in store.addrs(self.peer)
+            assert _THREE in store.addrs(self.peer)
             assert not store.add_envelope(self._record(4, self.key), ttl=100)
             assert not store.add_envelope(first, ttl=100)
             assert store.add_envelope(second, ttl=100)
@@ -227,10 +227,10 @@ class PeerstoreConformance(ABC):
     async def test_run_can_be_cancelled(self) -> None:
         """It starts, and ends when it is told; the store answers before, during and after."""
         with self.store() as store:
-            store.add_addrs(self.peer, [ONE], ttl=100)
+            store.add_addrs(self.peer, [_ONE], ttl=100)
             async with trio.open_nursery() as nursery:
                 await nursery.start(store.run)
-                assert list(store.addrs(self.peer)) == [ONE]
+                assert list(store.addrs(self.peer)) == [_ONE]
                 store.set_metadata(self.peer, "while", "running")
                 nursery.cancel_scope.cancel()
             assert dict(store.metadata(self.peer)) == {"while": "running"}

@@ -24,7 +24,7 @@ from .stream import receive_exactly
 
 __all__ = ["SecurityConformance"]
 
-SIZES = (1, 100, 65_518, 65_519, 65_520, 65_535, 300_000, 1_000_000)
+_SIZES = (1, 100, 65_518, 65_519, 65_520, 65_535, 300_000, 1_000_000)
 """Sizes of writes around everything that may cut them."""
 
 
@@ -43,7 +43,7 @@ class _Meeting:
     network: MemoryNetwork
     dialer: RawConnection
     listener: RawConnection
-    outcomes: dict[Direction, _Outcome] = field(default_factory=dict)
+    outcomes: dict[Direction, _Outcome] = field(default_factory=dict[Direction, _Outcome])
 
     @property
     def channels(self) -> tuple[SecureChannel, SecureChannel]:
@@ -72,9 +72,9 @@ class SecurityConformance(ABC):
     def make(self, key: PrivateKey) -> SecurityProtocol:
         """The protocol of a host with this key."""
 
-    dialer_key = seeded_key("dialer")
-    listener_key = seeded_key("listener")
-    stranger_key = seeded_key("stranger")
+    dialer_key: PrivateKey = seeded_key("dialer")
+    listener_key: PrivateKey = seeded_key("listener")
+    stranger_key: PrivateKey = seeded_key("stranger")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[_Meeting]:
@@ -141,7 +141,7 @@ class SecurityConformance(ABC):
             await self._secure(meeting)
             ours, theirs = meeting.channels
             for sender, receiver in ((ours, theirs), (theirs, ours)):
-                for size in SIZES:
+                for size in _SIZES:
                     data = random.Random(size).randbytes(size)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(sender.stream.send_all, data)
@@ -149,7 +149,7 @@ class SecurityConformance(ABC):
 
     async def test_batches(self) -> None:
         """``write`` keeps what does not fit for ``flush``, and ``receive_chunks`` returns all there is, in order."""
-        buffers: list[Buffer] = [random.Random(size).randbytes(size) for size in SIZES]
+        buffers: list[Buffer] = [random.Random(size).randbytes(size) for size in _SIZES]
         buffers += [memoryview(b"view"), bytearray(b"array")]
         expected = b"".join(buffers)
         async with self._connected() as meeting:
@@ -233,7 +233,8 @@ class SecurityConformance(ABC):
             await self._side(meeting, Direction.INBOUND, None, initial)
             while len(meeting.outcomes) < 2 or meeting.outcomes[Direction.OUTBOUND] == _Outcome():
                 await trio.lowlevel.checkpoint()
-            assert meeting.channels
+            ours, theirs = meeting.channels
+            assert ours.remote_key != theirs.remote_key
 
     # --- what goes wrong
 

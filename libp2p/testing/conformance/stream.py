@@ -16,7 +16,7 @@ from ...errors import ConnectionClosed, StreamReset
 
 __all__ = ["StreamConformance", "StreamSource", "receive_all", "receive_exactly"]
 
-BIG = 3 * 1024 * 1024
+_BIG = 3 * 1024 * 1024
 """Bytes of a transfer that no window or buffer holds at once."""
 
 
@@ -124,7 +124,7 @@ class StreamConformance(ABC):
 
     async def test_bytes_arrive_in_order_both_ways(self) -> None:
         """More than any buffer holds, in writes of odd sizes, both ways at once."""
-        data = bytes(range(251)) * (BIG // 251)
+        data = bytes(range(251)) * (_BIG // 251)
 
         async def send(stream: Stream) -> None:
             start, size = 0, 1
@@ -143,7 +143,7 @@ class StreamConformance(ABC):
 
     async def test_one_large_write(self) -> None:
         """A single write larger than everything below."""
-        data = b"libp2p" * (BIG // 6)
+        data = b"libp2p" * (_BIG // 6)
         async with self._pair() as (_, one, other), trio.open_nursery() as nursery:
             nursery.start_soon(one.send_all, data)
             assert await receive_exactly(other, len(data)) == data
@@ -301,7 +301,7 @@ class StreamConformance(ABC):
 
     async def test_a_waiting_reader_is_woken(self) -> None:
         """By each way a stream can end."""
-        for end in ENDS:
+        for end in _ENDS:
             async with self._pair() as (source, one, other), trio.open_nursery() as nursery:
                 nursery.start_soon(_expect, end.failure, one.receive_some)
                 await wait_all_tasks_blocked()
@@ -311,7 +311,7 @@ class StreamConformance(ABC):
         """By each way a stream can end, but for the other side's half-close."""
         if not self.flow_control:
             return
-        for end in ENDS:
+        for end in _ENDS:
             async with self._pair() as (source, one, other):
                 await self._clog(one)
                 async with trio.open_nursery() as nursery:
@@ -403,7 +403,7 @@ async def _lose(source: StreamSource, one: Stream, other: Stream) -> None:
     source.lose()
 
 
-ENDS = (
+_ENDS = (
     _End(trio.ClosedResourceError, _close_here),
     _End(trio.ClosedResourceError, _reset_here),
     _End(StreamReset, _reset_there),

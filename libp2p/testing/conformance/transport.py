@@ -17,7 +17,7 @@ from .stream import receive_all, receive_exactly
 
 __all__ = ["TransportConformance"]
 
-FOREIGN = (
+_FOREIGN = (
     "/ip4/192.0.2.1/udp/4001/quic-v1",
     "/ip4/192.0.2.1/udp/4001",
     "/dns4/example.com/tcp/4001",
@@ -40,7 +40,7 @@ class TransportConformance(ABC):
 
     listen_addr: str
     nobody_addr: str
-    foreign_addrs: tuple[str, ...] = FOREIGN
+    foreign_addrs: tuple[str, ...] = _FOREIGN
     seconds: float = 30.0
     settle: float = 0.0
 

@@ -40,7 +40,7 @@ async def read_line(stream: trio.abc.ReceiveStream) -> str:
 
 def read_lines(data: bytes) -> list[str]:
     """All messages in ``data``, which must be whole."""
-    found = []
+    found: list[str] = []
     while data:
         length, shift, index = 0, 0, 0
         while True:

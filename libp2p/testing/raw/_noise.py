@@ -27,9 +27,9 @@ class Identity:
 
     def __init__(self, seed: object) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(repr(seed).encode()).digest())
-        self.public = pb(1, 1) + pb(2, self._key.public_key().public_bytes_raw())
+        self.public: bytes = pb(1, 1) + pb(2, self._key.public_key().public_bytes_raw())
         """The public key message."""
-        self.peer = bytes((0, len(self.public))) + self.public
+        self.peer: bytes = bytes((0, len(self.public))) + self.public
         """The binary peer id: an identity multihash of the key message."""
 
     def sign(self, data: bytes) -> bytes:
@@ -69,20 +69,20 @@ class NoiseXX:
         self, *, initiator: bool, static: bytes | None = None, ephemeral: bytes | None = None, prologue: bytes = b""
     ) -> None:
         self.initiator = initiator
-        self.s = _secret(static)
-        self.e = _secret(ephemeral)
+        self.s: X25519PrivateKey = _secret(static)
+        self.e: X25519PrivateKey = _secret(ephemeral)
         self.rs: X25519PublicKey | None = None
         self.re: X25519PublicKey | None = None
         name = b"Noise_XX_25519_ChaChaPoly_SHA256"
-        self.h = name.ljust(32, b"\0") if len(name) <= 32 else hashlib.sha256(name).digest()
-        self.ck = self.h
+        self.h: bytes = name.ljust(32, b"\0") if len(name) <= 32 else hashlib.sha256(name).digest()
+        self.ck: bytes = self.h
         self.key: bytes | None = None
-        self.n = 0
+        self.n: int = 0
         self._mix_hash(prologue)
         self._messages = list(PATTERN)
         self.keys: tuple[bytes, bytes] | None = None
         """The keys of the initiator's and the responder's records, when the handshake is done."""
-        self.nonces = [0, 0]
+        self.nonces: list[int] = [0, 0]
 
     @property
     def static_public(self) -> bytes:
@@ -93,7 +93,7 @@ class NoiseXX:
 
     def write(self, payload: bytes = b"", *, raw_static: bytes | None = None) -> bytes:
         """The next message. ``raw_static`` travels in place of our static key."""
-        out = []
+        out: list[bytes] = []
         for token in self._messages.pop(0):
             if token == "e":
                 public = self.e.public_key().public_bytes_raw()

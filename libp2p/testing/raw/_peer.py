@@ -52,10 +52,10 @@ class RawPeer:
 
     def __init__(self, stream: ByteStream, *, identity: Identity | None = None, dialer: bool = True) -> None:
         self.stream = stream
-        self.identity = identity or Identity("raw")
+        self.identity: Identity = identity or Identity("raw")
         self.dialer = dialer
-        self.noise = NoiseXX(initiator=dialer)
-        self.remote_payload = b""
+        self.noise: NoiseXX = NoiseXX(initiator=dialer)
+        self.remote_payload: bytes = b""
         self._plain = b""
         self._frames: list[YamuxFrame] = []
 
@@ -172,7 +172,7 @@ class RawPeer:
 
     async def frames_until_end(self) -> list[YamuxFrame]:
         """Every frame up to the end of the connection, however it ends."""
-        found = []
+        found: list[YamuxFrame] = []
         try:
             while True:
                 found.append(await self.next_frame())

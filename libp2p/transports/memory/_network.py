@@ -70,7 +70,7 @@ class MemoryConnection:
         self._open_ends = 2
         self._there = self._pipe(Wire(self, dialer, listener, dialer=True))
         self._back = self._pipe(Wire(self, listener, dialer, dialer=False))
-        self.streams = (
+        self.streams: tuple[MemoryStream, MemoryStream] = (
             MemoryStream(dialer, self._there, self._back, self._end_closed),
             MemoryStream(listener, self._back, self._there, self._end_closed),
         )
@@ -329,5 +329,8 @@ def _name(node: Node) -> str:
 
 
 def _ways(a: Node, b: Node, one_way: bool) -> list[tuple[str, str]]:
-    there = (_name(a), _name(b))
-    return [there] if one_way else [there, there[::-1]]
+    source, target = _name(a), _name(b)
+    ways = [(source, target)]
+    if not one_way:
+        ways.append((target, source))
+    return ways

@@ -98,9 +98,9 @@ class Pipe:
     )  # fmt: skip
 
     def __init__(self, link: Link, rng: random.Random, watch: Callable[[bytes], bytes]) -> None:
-        self.link = link
-        self.sent = 0
-        self.held = 0
+        self.link: Link = link
+        self.sent: int = 0
+        self.held: int = 0
         self._rng = rng
         self._watch = watch
         self._pieces: deque[tuple[float, bytes]] = deque()

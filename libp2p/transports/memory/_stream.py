@@ -30,7 +30,7 @@ class MemoryStream(DirectStream, HalfCloseableStream):
     __slots__ = ("__weakref__", "_closed", "_in", "_on_close", "_out", "_receiving", "_sending", "_sent_eof", "node")
 
     def __init__(self, node: str, outgoing: Pipe, incoming: Pipe, on_close: Callable[[], None]) -> None:
-        self.node = node
+        self.node: str = node
         self._out = outgoing
         self._in = incoming
         self._on_close = on_close

@@ -99,7 +99,7 @@ class Memory(Transport):
 
     def __init__(self, network: MemoryNetwork, name: str | None = None, *, ip: str | None = None) -> None:
         self.network = network
-        self.name = name if name is not None else f"node-{len(network.nodes) + 1}"
+        self.name: str = name if name is not None else f"node-{len(network.nodes) + 1}"
         self._ip = ip
         self._next_port = _FIRST_PORT
         network._join(self)

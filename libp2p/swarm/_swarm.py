@@ -155,6 +155,8 @@ class Swarm(Network):
         Raises:
             TransportError: no transport understands it, or it cannot be bound.
         """
+        # A host that is being cancelled is cancelled here; only one that has ended is misused.
+        await trio.lowlevel.checkpoint_if_cancelled()
         nursery = self._running()
         for transport in self._transports:
             if transport.can_listen(addr):

@@ -17,12 +17,14 @@ from pathlib import Path
 import trio
 
 from . import alone, chart, smoke, table
-from .fleet import PEERS, US, Fleet, Pair, built, open_fleet
+from .fleet import LOGS, PEERS, US, Fleet, Pair, built, open_fleet
+from .profiling import KINDS
 from .rows import Row, save
 from .runner import measure, next_size, pairs_for, sample
 from .workloads import WORKLOADS, Workload
 
 RESULTS = Path(__file__).parent / "results"
+"""Of whole runs; those of parts go to the logs."""
 ALONE = ("memory", "import", "cryptography")
 
 
@@ -39,12 +41,13 @@ async def full(options: argparse.Namespace) -> int:
             say(f"{name}: left out, not built; `make interop` builds it")
     names = [US, *(name for name in peers if built(name))]
     wanted = options.only.split(",") if options.only else [workload.name for workload in WORKLOADS] + list(ALONE)
+    folder = LOGS if options.only else RESULTS
     rows: list[Row] = []
     async with open_fleet() as fleet:
         for workload in WORKLOADS:
             if workload.name in wanted:
                 rows += await _measure(fleet, workload, names, options)
-                save(rows, RESULTS / "latest.json")  # whatever comes next
+                save(rows, folder / "latest.json")  # whatever comes next
         if "memory" in wanted:
             say("memory")
             rows += await alone.memory(
@@ -56,10 +59,10 @@ async def full(options: argparse.Namespace) -> int:
         rows += alone.cryptography_rows(repeats=options.repeats)
     load = ", ".join(f"{load:.2f}" for load in os.getloadavg())
     print(table.show(rows) + f"\n\n{os.cpu_count()} processors, load average {load}")
-    save(rows, RESULTS / "latest.json")
+    save(rows, folder / "latest.json")
     versions = sorted({version for row in rows for version in row.versions.values() if version})
     subtitle = f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} processors, load average {load}; {', '.join(versions)}"
-    (RESULTS / "latest.svg").write_text(chart.draw(rows, subtitle), encoding="utf-8")
+    (folder / "latest.svg").write_text(chart.draw(rows, subtitle), encoding="utf-8")
     return 0
 
 
@@ -72,24 +75,25 @@ async def _measure(fleet: Fleet, workload: Workload, names: list[str], options: 
     return rows
 
 
-async def profile(name: str, seconds: float) -> int:
+async def profile(options: argparse.Namespace) -> int:
     """Show where our time goes on both sides of a workload."""
-    workload = next((workload for workload in WORKLOADS if workload.name == name), None)
+    workload = next((workload for workload in WORKLOADS if workload.name == options.profile), None)
     if workload is None:
-        say(f"{name} is none of {', '.join(workload.name for workload in WORKLOADS)}")
+        say(f"{options.profile} is none of {', '.join(workload.name for workload in WORKLOADS)}")
         return 2
     pair = Pair(US, US)
     async with open_fleet() as fleet:
         n = workload.first
         for _ in range(2):
-            n = next_size(n, await sample(fleet, workload, pair, n), seconds, workload.most)
+            n = next_size(n, await sample(fleet, workload, pair, n), options.seconds, workload.most)
         sides = await fleet.pair(pair)
         for side in sides:
-            await side("profile", on=True)
+            await side("profile", kind=options.how)
         outcome = await sample(fleet, workload, pair, n)
-        print(f"{workload.title}, {n} of it under cProfile, which makes calls look dear: {outcome.metrics}")
+        found = ", ".join(f"{metric} {value:.4g}" for metric, value in outcome.metrics.items())
+        print(f"{workload.title}: {n} of it; {found}")
         for side in sides:
-            answer = await side("profile", on=False, top=15)
+            answer = await side("profile", top=options.top)
             print(f"\n{side.name}", *answer["lines"], sep="\n")
     return 0
 
@@ -97,7 +101,7 @@ async def profile(name: str, seconds: float) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure us and the others.")
     parser.add_argument("--peers", default=",".join(PEERS), help="which other implementations")
-    parser.add_argument("--only", default="", help=f"workloads, or any of {', '.join(ALONE)}")
+    parser.add_argument("--only", default="", help=f"workloads by name, and {', '.join(ALONE)}")
     parser.add_argument("--repeats", type=int, default=5, help="samples of each pair")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long one sample shall take")
     parser.add_argument("--idle", type=int, default=1000, help="connections of the memory workload")
@@ -106,14 +110,16 @@ def main() -> int:
     parser.add_argument(
         "--update-baseline", action="store_true", help="with --smoke: what is found is the new baseline"
     )
-    parser.add_argument("--profile", metavar="WORKLOAD", help="where our time goes")
+    parser.add_argument("--profile", metavar="WORKLOAD", help="instead: where our time goes")
+    parser.add_argument("--top", type=int, default=15, help="functions that a profile names")
+    parser.add_argument("--how", choices=list(KINDS), default="samples", help="samples of the stack, or all calls")
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
     if options.smoke:
         return trio.run(smoke.run, options.update_baseline)
     if options.profile:
-        return trio.run(profile, options.profile, options.seconds)
+        return trio.run(profile, options)
     return trio.run(full, options)
 
 

@@ -20,7 +20,7 @@ from libp2p.protocols.ping import ping
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
 
 from .lines import Command, Results, emit, serve
-from .profiling import Profiler
+from .profiling import KINDS, Calls, Samples
 
 MANY = 100_000
 CONFIG = libp2p.HostConfig(
@@ -30,12 +30,14 @@ CONFIG = libp2p.HostConfig(
 )
 """Nothing is cut off that a workload needs; all else as users have it."""
 DIALS_AT_ONCE = 20
+CHUNK = 64 * 1024
+"""Bytes of a write, as with all peers; larger ones would be faster."""
 
 
 @asynccontextmanager
 async def open_dialler() -> AsyncIterator[libp2p.Host]:
     """A host that only dials."""
-    async with libp2p.open_host(services=[Perf()], config=CONFIG) as host:
+    async with libp2p.open_host(services=[Perf(chunk=CHUNK)], config=CONFIG) as host:
         yield host
 
 
@@ -45,7 +47,7 @@ class Peer:
     def __init__(self, host: libp2p.Host, nursery: trio.Nursery) -> None:
         self._host = host
         self._nursery = nursery
-        self._profiler = Profiler()
+        self._profile: Samples | Calls | None = None
 
     def commands(self) -> dict[str, Command]:
         """Command name to what runs it."""
@@ -78,7 +80,7 @@ class Peer:
         return {"rtts_ms": [seconds * 1000 for seconds in await ping(self._host, peer, count=count)]}
 
     async def perf(
-        self, peer: str, upload: int, download: int, total: int = 1, parallel: int = 1, chunk: int = 65536
+        self, peer: str, upload: int, download: int, total: int = 1, parallel: int = 1, chunk: int = CHUNK
     ) -> Results:
         target, numbers = libp2p.PeerId.parse(peer), iter(range(total))
         latencies: list[float] = []
@@ -146,12 +148,14 @@ class Peer:
             task_status.started()
             await trio.sleep_forever()
 
-    async def profile(self, on: bool, top: int = 15) -> Results:
-        """Begin to profile, or end it and tell what took the time."""
-        if on:
-            self._profiler.start()
+    async def profile(self, kind: str = "", top: int = 15) -> Results:
+        """Begin a profile of ``kind``; without one, end it and tell what took the time."""
+        if kind:
+            self._profile = KINDS[kind]()
             return None
-        return {"lines": self._profiler.stop(top)}
+        profile, self._profile = self._profile, None
+        assert profile is not None
+        return {"lines": profile.stop(top)}
 
 
 async def _connect_and_use(host: libp2p.Host, addr: str, identify: bool) -> libp2p.PeerId:
@@ -170,7 +174,7 @@ async def main() -> None:
     parser.add_argument("--quiet", action="store_true", help="it always is")
     options = parser.parse_args()
     async with (
-        libp2p.open_host(listen=[options.listen], services=[Perf()], config=CONFIG) as host,
+        libp2p.open_host(listen=[options.listen], services=[Perf(chunk=CHUNK)], config=CONFIG) as host,
         trio.open_nursery() as nursery,
     ):
         version = f"libp2p-trio {libp2p.__version__}"

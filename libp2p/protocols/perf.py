@@ -43,7 +43,16 @@ class PerfResult:
 
 
 class Perf(Service):
-    """Takes what peers send, and sends what they ask for."""
+    """Takes what peers send, and sends what they ask for.
+
+    Args:
+        chunk: bytes given to a stream at a time.
+    """
+
+    def __init__(self, *, chunk: int = CHUNK) -> None:
+        if chunk < 1:
+            raise ValueError(f"cannot send in chunks of {chunk}")
+        self._chunk = chunk
 
     @property
     def handlers(self) -> Mapping[ProtocolId, StreamHandler]:
@@ -54,7 +63,7 @@ class Perf(Service):
         wanted = await _receive_header(stream)
         while await stream.receive_some():
             pass
-        await _send(stream, b"", wanted, CHUNK)
+        await _send(stream, b"", wanted, self._chunk)
 
 
 async def perf(host: Host, target: Target, *, upload: int, download: int, chunk: int = CHUNK) -> PerfResult:

@@ -277,6 +277,7 @@ async def test_I5_the_third_stream_is_refused_and_a_hog_ends() -> None:
         peer = await attack.connect()
         for stream in (1, 3, 5):
             await open_raw_stream(peer, stream, HEADER + line(PING) + bytes(32))
+            await trio.sleep(0.1)
         ended: dict[int, tuple[float, int]] = {}
         began = trio.current_time()
 

@@ -414,7 +414,8 @@ async def test_M8_the_limit_of_a_protocol_is_kept() -> None:
                 frame = await peer.next_frame()
                 if frame.flags & RST:
                     codes[frame.stream] = frame.length
-        assert codes == {5: 0x1002, 7: 0x1002}
+        # Which two of the four are refused is up to the scheduler: their handlers start in the same tick.
+        assert list(codes.values()) == [0x1002, 0x1002]
 
 
 async def test_M8_our_own_streams_to_a_silent_peer() -> None:

@@ -174,6 +174,14 @@ async def test_pf2_nobody_serves_it_unasked() -> None:
             await perf(a, b.local_peer, upload=1, download=1)
 
 
+@pytest.mark.parametrize("chunk", [1, 100])
+async def test_chunks_of_the_server(chunk: int) -> None:
+    async with memory_network(2, services=[lambda: Perf(chunk=chunk)], connect="full") as (a, b):
+        assert (await perf(a, b.local_peer, upload=5, download=150)).download_bytes == 150
+    with pytest.raises(ValueError, match="chunks of 0"):
+        Perf(chunk=0)
+
+
 async def test_a_target_may_be_an_address() -> None:
     async with memory_network(2, services=[Perf]) as (a, b):
         assert isinstance(await perf(a, b.addrs[0], upload=1, download=1), PerfResult)

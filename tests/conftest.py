@@ -230,6 +230,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.trio(run=_runner_of(item)), append=False)
 
 
+def pytest_configure() -> None:
+    # A shell without job control starts what runs in the background with SIGINT ignored, and every process started from
+    # there inherits that: the programs of the tests could not be interrupted.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_finish() -> None:
     # What exists now lives until the end; the collections after each test need not look at it again.
     gc.collect()

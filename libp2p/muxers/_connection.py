@@ -48,8 +48,10 @@ CLOSE_GRACE = 1.0
 """Seconds that a close may spend on getting the farewell out; it never waits for the peer."""
 CATCH_UP = 5.0
 """Seconds the socket is left alone while readers are far behind (go-mplex gives them as long)."""
-FLUSH_AT_ONCE = 16 * 1024
-"""Payloads of this size are queued by reference, so they are written before their owner runs again."""
+COPY_BELOW = 16 * 1024
+"""Payloads that their owner may change are copied when they are smaller, and else written before it runs again."""
+FLUSH_AT = 256 * 1024
+"""Queued bytes that wait no longer: as many as one call of the kernel takes well."""
 
 
 class MachineConnection(MuxedConnection):
@@ -70,6 +72,7 @@ class MachineConnection(MuxedConnection):
         self._started = False
         self._tick_end: TickEnd | None = None
         self._dirty = False
+        self._queued = 0
         self._write_error: Exception | None = None
         self._farewell_waits = False
         self._end: ConnectionClosed | None = None
@@ -312,10 +315,15 @@ class MachineConnection(MuxedConnection):
     async def send(self, stream: MachineStream, data: Buffer) -> None:
         """Queue ``data``, which fits the stream's credit, and get it on its way. A checkpoint."""
         size = len(data)
-        if size < FLUSH_AT_ONCE and type(data) is not bytes:
+        if type(data) is bytes or (type(data) is memoryview and type(data.obj) is bytes):
+            self._queued += size
+        elif size < COPY_BELOW:
             data = bytes(data)  # it leaves later, when its owner may have changed it
+            self._queued += size
+        else:
+            self._queued = FLUSH_AT
         self.machine.send_data(stream.id, data)
-        if size < FLUSH_AT_ONCE:
+        if self._queued < FLUSH_AT:
             self._flush_later()
         else:
             self.flush()
@@ -379,6 +387,7 @@ class MachineConnection(MuxedConnection):
             self._wake_writer()
 
     def _write(self) -> None:
+        self._queued = 0
         try:
             self.congested = not self._secure.write(self.machine.data_to_send())
         except LocalProtocolError as exc:

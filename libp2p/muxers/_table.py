@@ -62,7 +62,7 @@ class MuxLimits:
     """Bytes delivered and not consumed, over all streams. Above it, the stream that holds most is reset."""
     pause_above: int = 16 * 1024 * 1024
     """Bytes delivered and not consumed above which the owner reads no more for a moment."""
-    max_frame: int = 65_535 - 16
+    max_frame: int = 256 * 1024
     """Payload of the data frames sent. It is what one Noise record holds, so that the receiver need not copy it; go
     sends 65524, rust accepts 1 MiB."""
     max_inbound: int = 256

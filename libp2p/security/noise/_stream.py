@@ -22,6 +22,7 @@ import trio
 from cryptography.exceptions import InvalidTag
 from trio.abc import Stream as ByteStream
 
+from ..._util.heap import keep_freed_memory
 from ...abc import Buffer, DirectStream, SecureStream
 from ...errors import LocalProtocolError, SecurityError
 from ._machine import MAX_NONCE, MAX_PLAINTEXT, MAX_RECORD, TAG_SIZE, CipherState, pack_nonce
@@ -47,6 +48,7 @@ class Scratch:
     __slots__ = ("receive", "send")
 
     def __init__(self) -> None:
+        keep_freed_memory()
         # Pages of an anonymous mapping take memory when they are first used; a bytearray is zeroed, so all of it would.
         self.receive = memoryview(mmap.mmap(-1, RECEIVE_SIZE + _FULL_RECORD))
         self.send = memoryview(mmap.mmap(-1, SEND_RECORDS * _FULL_RECORD))
@@ -208,10 +210,14 @@ class NoiseStream(SecureStream):
                 small, small_size = [], 0
             if size <= MAX_PLAINTEXT:
                 used = self._seal(data, used)
-            else:
-                view = memoryview(data)
-                for start in range(0, size, MAX_PLAINTEXT):
-                    used = self._seal(view[start : start + MAX_PLAINTEXT], used)
+                continue
+            view = memoryview(data)
+            for start in range(0, size, MAX_PLAINTEXT):
+                piece = view[start : start + MAX_PLAINTEXT]
+                if len(piece) < JOIN_BELOW:
+                    small, small_size = [piece], len(piece)
+                else:
+                    used = self._seal(piece, used)
         if small:
             used = self._seal(small[0] if len(small) == 1 else b"".join(small), used)
         if used:

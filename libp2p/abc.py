@@ -208,6 +208,19 @@ class Stream(HalfCloseableStream, ABC):
     direction: Direction
 
     @abstractmethod
+    def send_nowait(self, data: Buffer) -> None:
+        """Queue all of ``data`` if that is possible without waiting.
+
+        What :meth:`send_all` does, without its checkpoint: for many small messages in a row. Whoever sends without end
+        has to let others run now and then, and to fall back on ``send_all`` when it has to wait.
+
+        Raises:
+            trio.WouldBlock: the peer's window or the connection is full; nothing was queued.
+            trio.BusyResourceError: another task is sending.
+            trio.ClosedResourceError, StreamReset, ConnectionClosed: as ``send_all``.
+        """
+
+    @abstractmethod
     def reset(self, code: int = 0) -> None:
         """End both directions at once and tell the peer. Synchronous, idempotent."""
 

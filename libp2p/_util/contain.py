@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import cast
 
 import trio
@@ -57,26 +58,17 @@ class Containment:
         self.expected: dict[str, int] = {}
         self.bugs: dict[str, int] = {}
 
-    @contextmanager
-    def contain(self, what: str, peer: object = None) -> Iterator[None]:
+    def contain(self, what: str, peer: object = None) -> AbstractContextManager[None]:
         """Stop exceptions of the block.
 
         Args:
             what: what was being done, for the log.
             peer: with or for whom.
         """
-        try:
-            yield
-        except Exception as exc:
-            self._take(exc, what, peer)
-        except BaseExceptionGroup as group:
-            contained, passing = group.split(Exception)
-            if contained is not None:
-                self._take(contained, what, peer)
-            if passing is not None:
-                raise passing from None
+        return _Boundary(self, what, peer)
 
-    def _take(self, exc: BaseException, what: str, peer: object) -> None:
+    def take(self, exc: BaseException, what: str, peer: object) -> None:
+        """Count and log what a boundary stopped. Raises it again when it is a bug, in strict mode."""
         bug = False
         for leaf in leaves(exc):
             name = type(leaf).__name__
@@ -89,6 +81,37 @@ class Containment:
                 _log.error("bug in %s %s", what, peer, exc_info=leaf)
         if bug and self._strict:
             raise exc
+
+
+class _Boundary(AbstractContextManager[None]):
+    """One block of :meth:`Containment.contain`. A class, because there is one around every stream."""
+
+    __slots__ = ("_containment", "_peer", "_what")
+
+    def __init__(self, containment: Containment, what: str, peer: object) -> None:
+        self._containment = containment
+        self._what = what
+        self._peer = peer
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if exc is None:
+            return False
+        if isinstance(exc, Exception):
+            self._containment.take(exc, self._what, self._peer)
+            return True
+        if not isinstance(exc, BaseExceptionGroup):
+            return False
+        contained, passing = cast("BaseExceptionGroup[BaseException]", exc).split(Exception)
+        if contained is not None:
+            self._containment.take(contained, self._what, self._peer)
+        if passing is not None:
+            raise passing from None
+        return True
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..errors import LocalProtocolError, NegotiationError, RemoteProtocolError
 
@@ -54,6 +55,7 @@ class Agreed:
     leftover: bytes
 
 
+@lru_cache(maxsize=256)
 def encode(text: str) -> bytes:
     """One message. Raises LocalProtocolError when ``text`` cannot be one."""
     body = text.encode() + b"\n"
@@ -107,6 +109,15 @@ class _Lines:
         except UnicodeDecodeError:
             raise RemoteProtocolError("multistream message is not text") from None
 
+    def greets(self, data: bytes | bytearray) -> bool:
+        """Take ``data``. Whether it begins with the header, whole: the usual case, told without parsing."""
+        if self._buffer or not data.startswith(_HEADER):
+            self.feed(data)
+            return False
+        self._buffer = bytes(data[len(_HEADER) :])
+        self.taken += len(_HEADER)
+        return True
+
     def take_rest(self) -> bytes:
         rest, self._buffer = self._buffer, b""
         return rest
@@ -124,7 +135,7 @@ class Dialer:
         self._lines = _Lines()
         self._greeted = False
         self._rejected = 0
-        self._output = bytearray(_HEADER + encode(self._protocols[0]))
+        self._output = _HEADER + encode(self._protocols[0])
 
     @property
     def proposal(self) -> str:
@@ -133,8 +144,7 @@ class Dialer:
 
     def data_to_send(self) -> bytes:
         """Bytes for the listener; drains."""
-        output = bytes(self._output)
-        self._output.clear()
+        output, self._output = self._output, b""
         return output
 
     def receive_data(self, data: bytes | bytearray) -> Agreed | None:
@@ -147,7 +157,10 @@ class Dialer:
             NegotiationError: the listener speaks none of the protocols.
             RemoteProtocolError: the listener broke the rules.
         """
-        self._lines.feed(data)
+        if self._greeted:
+            self._lines.feed(data)
+        else:
+            self._greeted = self._lines.greets(data)
         while (line := self._lines.next()) is not None:
             if not self._greeted:
                 if line != MULTISTREAM:
@@ -177,12 +190,11 @@ class Listener:
         self._lines = _Lines()
         self._greeted = False
         self._offered: list[str] = []
-        self._output = bytearray()
+        self._output = b""
 
     def data_to_send(self) -> bytes:
         """Bytes for the dialer; drains."""
-        output = bytes(self._output)
-        self._output.clear()
+        output, self._output = self._output, b""
         return output
 
     def receive_data(self, data: bytes | bytearray) -> Agreed | None:
@@ -195,13 +207,15 @@ class Listener:
             NegotiationError: the dialer ran through its allowance without a match.
             RemoteProtocolError: the dialer broke the rules.
         """
-        self._lines.feed(data)
+        if self._greeted:
+            self._lines.feed(data)
+        elif self._lines.greets(data):
+            self._greet()
         while (line := self._lines.next()) is not None:
             if not self._greeted:
                 if line != MULTISTREAM:
                     raise RemoteProtocolError(f"expected the multistream header, got {line[:80]!r}")
-                self._greeted = True
-                self._output += _HEADER
+                self._greet()
                 continue
             if line != _LS and self._supports(line):
                 self._output += encode(line)
@@ -214,6 +228,10 @@ class Listener:
                     f"the peer made {len(self._offered)} proposals without a match", offered=self._offered
                 )
         return None
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self._output += _HEADER
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ COPY_BELOW = 16 * 1024
 """Payloads that their owner may change are copied when they are smaller, and else written before it runs again."""
 FLUSH_AT = 256 * 1024
 """Queued bytes that wait no longer: as many as one call of the kernel takes well."""
+FLUSH_AFTER = 16
+"""Queued sends that wait no longer: the peer shall work on them while others are prepared."""
 
 
 class MachineConnection(MuxedConnection):
@@ -72,7 +74,7 @@ class MachineConnection(MuxedConnection):
         self._started = False
         self._tick_end: TickEnd | None = None
         self._dirty = False
-        self._queued = 0
+        self._queued = self._sends = 0
         self._write_error: Exception | None = None
         self._farewell_waits = False
         self._end: ConnectionClosed | None = None
@@ -312,8 +314,8 @@ class MachineConnection(MuxedConnection):
             if self.machine.has_output:
                 self.flush()
 
-    async def send(self, stream: MachineStream, data: Buffer) -> None:
-        """Queue ``data``, which fits the stream's credit, and get it on its way. A checkpoint."""
+    def send(self, stream: MachineStream, data: Buffer) -> None:
+        """Queue ``data``, which fits the stream's credit, and get it on its way; the caller has a checkpoint."""
         size = len(data)
         if type(data) is bytes or (type(data) is memoryview and type(data.obj) is bytes):
             self._queued += size
@@ -322,12 +324,12 @@ class MachineConnection(MuxedConnection):
             self._queued += size
         else:
             self._queued = FLUSH_AT
+        self._sends += 1
         self.machine.send_data(stream.id, data)
-        if self._queued < FLUSH_AT:
+        if self._queued < FLUSH_AT and self._sends < FLUSH_AFTER:
             self._flush_later()
         else:
             self.flush()
-        await checkpoint()
 
     def send_now(self, stream: MachineStream, data: bytes) -> None:
         """Queue a few bytes and try to write them, without waiting. For negotiations."""
@@ -387,7 +389,7 @@ class MachineConnection(MuxedConnection):
             self._wake_writer()
 
     def _write(self) -> None:
-        self._queued = 0
+        self._queued = self._sends = 0
         try:
             self.congested = not self._secure.write(self.machine.data_to_send())
         except LocalProtocolError as exc:

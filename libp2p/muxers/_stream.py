@@ -28,6 +28,10 @@ NEGOTIATION_FAILED = 0x1001
 """Stream error code (specs error-codes)."""
 TURN_SIZE = 256 * 1024
 """Bytes one stream may write before other streams get their turn."""
+SMALL_CHUNK = 4 * 1024
+"""Chunks below this that wait together are read together,"""
+JOINED_CHUNK = 64 * 1024
+"""about so many bytes at a time."""
 
 
 class MachineStream(MuxedStream):
@@ -90,15 +94,13 @@ class MachineStream(MuxedStream):
         try:
             if self._opening is not None:
                 await self._finish_opening()
-            chunk = await self._next_chunk()
-            if max_bytes is not None or self._offset:
-                chunk = self._cut(chunk, max_bytes)
-            else:
-                self._chunks.popleft()
-        except IndexError:
-            return b""
+            elif self._chunks or self._eof or self._failure is not None:
+                await checkpoint()
+            if not self._chunks and not await self._wait_for_chunk():
+                return b""
         finally:
             self._busy_reading = False
+        chunk = self._next_chunk(max_bytes)
         self._consumed(len(chunk))
         return chunk
 
@@ -111,19 +113,17 @@ class MachineStream(MuxedStream):
         if size:
             self._mux.consumed(self, size)
 
-    async def _next_chunk(self) -> bytes:
-        """The front chunk, left in the queue. IndexError at the end of the stream."""
-        if self._chunks or self._eof or self._failure is not None:
-            await checkpoint()
+    async def _wait_for_chunk(self) -> bool:
+        """Wait until there is one. False at the end of the stream."""
         while True:
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed while it was being read")
             if self._chunks:
-                return self._chunks[0]
+                return True
             if self._failure is not None:
                 raise self._failure()
             if self._eof:
-                raise IndexError
+                return False
             self._send_prefix()
             self._mux.about_to_read(self)
             if self._failure is not None:
@@ -135,21 +135,31 @@ class MachineStream(MuxedStream):
         self._read_task = None
         return Abort.SUCCEEDED
 
-    def _cut(self, chunk: bytes, max_bytes: int | None) -> bytes:
+    def _next_chunk(self, max_bytes: int | None) -> bytes:
+        """Take the front chunk, or ``max_bytes`` of it; small ones are joined, for each read costs a task switch."""
+        chunks = self._chunks
+        chunk = chunks[0]
         start = self._offset
-        stop = len(chunk) if max_bytes is None else min(start + max_bytes, len(chunk))
-        if stop == len(chunk):
-            self._chunks.popleft()
+        if max_bytes is not None and start + max_bytes < len(chunk):
+            self._offset = start + max_bytes
+            return chunk[start : self._offset]
+        chunks.popleft()
+        if start:
             self._offset = 0
-        else:
-            self._offset = stop
-        return chunk[start:stop] if start or stop < len(chunk) else chunk
+            return chunk[start:]
+        if max_bytes is not None or not chunks or len(chunk) >= SMALL_CHUNK:
+            return chunk
+        parts, size = [chunk], len(chunk)
+        while chunks and len(chunks[0]) < SMALL_CHUNK and size < JOINED_CHUNK:
+            parts.append(chunks.popleft())
+            size += len(parts[-1])
+        return b"".join(parts)
 
     def receive_nowait(self) -> bytes:
         """The next chunk if it is there already. Raises ``trio.WouldBlock`` when it is not, or nothing will come."""
         if not self._chunks or self._busy_reading:
             raise trio.WouldBlock
-        chunk = self._cut(self._chunks[0], None)
+        chunk = self._next_chunk(None)
         self._consumed(len(chunk))
         return chunk
 
@@ -179,20 +189,21 @@ class MachineStream(MuxedStream):
             self._unread += len(data)
 
     async def _finish_opening(self) -> None:
+        """Take the listener's answer. A checkpoint."""
         opening = self._opening
         assert opening is not None
+        failure = "the peer closed the stream while negotiating"
         try:
-            while True:
-                chunk = await self._next_chunk()
-                self._chunks.popleft()
+            if self._chunks or self._eof or self._failure is not None:
+                await checkpoint()
+            while self._chunks or await self._wait_for_chunk():
+                chunk = self._chunks.popleft()
                 agreed = opening.receive_data(chunk)
                 self._consumed(len(chunk))
                 if agreed is not None:
                     self._opening = None
                     self.unread(agreed.leftover)
                     return
-        except IndexError:
-            failure = "the peer closed the stream while negotiating"
         except StreamReset as exc:
             # An optimistic stream is for a protocol the peer is known to serve, so a reset is most likely its handler's
             # (rust's resets before the answer is flushed). Only go says by a code that it refuses the protocol.
@@ -229,7 +240,9 @@ class MachineStream(MuxedStream):
                 await checkpoint()
                 return
             while True:
-                credit = await self._wait_for_credit()
+                credit = 0 if mux.congested else mux.machine.send_credit(self.id)
+                if not credit:
+                    credit = await self._wait_for_credit()
                 if self._prefix:
                     # Not before the wait: cancelled there, the stream must still begin with its negotiation.
                     prefix, self._prefix = self._prefix, b""
@@ -237,15 +250,32 @@ class MachineStream(MuxedStream):
                 size = len(data)
                 turn = min(credit, size, TURN_SIZE)
                 if turn == size:
-                    await mux.send(self, data)
+                    mux.send(self, data)
+                    await checkpoint()
                     return
                 view = memoryview(data)
-                await mux.send(self, view[:turn])
+                mux.send(self, view[:turn])
+                await checkpoint()
+                self._check_writable()
                 data = view[turn:]
                 mux.pass_turn()
         finally:
             self._busy_writing = False
             mux.pass_turn()
+
+    def send_nowait(self, data: Buffer) -> None:
+        """Queue all of ``data``, or raise ``trio.WouldBlock``; see :class:`libp2p.abc.Stream`."""
+        if self._busy_writing:
+            raise trio.BusyResourceError("another task is writing to this stream")
+        self._check_writable()
+        mux = self._mux
+        if self._prefix:
+            data = self._prefix + data
+        if mux.congested or mux.machine.send_credit(self.id) < len(data):
+            raise trio.WouldBlock
+        self._prefix = b""
+        if data:
+            mux.send(self, data)
 
     def _start_writing(self) -> None:
         if self._busy_writing:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TypeVar
 
 from .._util.bounded import LruMap
 from ..errors import LimitExceeded
@@ -94,6 +95,7 @@ class StreamToken(Token):
         self._protocol: str | None = None
 
 
+TokenT = TypeVar("TokenT", bound=Token)
 _Charge = tuple[str, Hashable, float]
 """A limit's name, whose counter, and the limit."""
 
@@ -141,10 +143,13 @@ class Scopes:
         address = self._counted_ip(ip)
         token = PendingToken(now)
         charges = [*self._inbound_charges(address), ("pending_inbound", None, self.config.pending_inbound)]
-        self._check(charges)
-        # The rate last, because a connection that is refused for another reason should not use it up.
-        self._take_rate(address, now)
-        self._commit(token, charges)
+        self._charge_all(token, charges)
+        try:
+            # Last, because a connection that is refused for another reason should not use it up.
+            self._take_rate(address, now)
+        except LimitExceeded:
+            token.release()
+            raise
         for stale in [held for held in self._pending if held.released]:
             del self._pending[stale]
         self._pending[token] = None
@@ -307,19 +312,17 @@ class Scopes:
         """
         config = self.config
         token = StreamToken(peer, inbound)
-        charges: list[_Charge]
-        if inbound:
-            charges = [
-                ("streams_inbound", None, config.streams_inbound),
-                ("streams_inbound_per_connection", conn, config.streams_inbound_per_connection),
-            ]
-        else:
-            charges = [("streams_outbound_per_connection", conn, config.streams_outbound_per_connection)]
-        if protocol is not None:
-            charges.append(self._protocol_charge(token, protocol))
-        self._check(charges)
-        token._protocol = protocol
-        self._commit(token, charges)
+        try:
+            if inbound:
+                self._charge(token, "streams_inbound", None, config.streams_inbound)
+                self._charge(token, "streams_inbound_per_connection", conn, config.streams_inbound_per_connection)
+            else:
+                self._charge(token, "streams_outbound_per_connection", conn, config.streams_outbound_per_connection)
+            if protocol is not None:
+                self._charge_protocol(token, protocol)
+        except LimitExceeded:
+            token.release()
+            raise
         return token
 
     def assign_protocol(self, token: StreamToken, protocol: str) -> None:
@@ -328,38 +331,40 @@ class Scopes:
         Raises:
             LimitExceeded: the stream must be reset; its token still holds the rest.
         """
-        if token.released or token._protocol is not None:
-            return
-        charges = [self._protocol_charge(token, protocol)]
-        self._check(charges)
-        token._protocol = protocol
-        self._commit(token, charges)
+        if token._held and token._protocol is None:
+            self._charge_protocol(token, protocol)
 
-    def _protocol_charge(self, token: StreamToken, protocol: str) -> _Charge:
+    def _charge_protocol(self, token: StreamToken, protocol: str) -> None:
         key = (token._peer, protocol)
         if token._inbound:
             limit = self._protocol_limits.get(protocol, self.config.streams_inbound_per_protocol)
-            return ("streams_inbound_per_protocol", key, limit)
-        return ("streams_outbound_per_protocol", key, self.config.streams_outbound_per_protocol)
+            self._charge(token, "streams_inbound_per_protocol", key, limit)
+        else:
+            self._charge(token, "streams_outbound_per_protocol", key, self.config.streams_outbound_per_protocol)
+        token._protocol = protocol
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
     def _reserve(self, charges: list[_Charge]) -> Token:
-        self._check(charges)
-        token = Token()
-        self._commit(token, charges)
+        return self._charge_all(Token(), charges)
+
+    def _charge_all(self, token: TokenT, charges: list[_Charge]) -> TokenT:
+        """Charge all of it, or none."""
+        try:
+            for scope, key, limit in charges:
+                self._charge(token, scope, key, limit)
+        except LimitExceeded:
+            token.release()
+            raise
         return token
 
-    def _check(self, charges: list[_Charge]) -> None:
-        for scope, key, limit in charges:
-            if self._tables[scope].get(key, 0) >= limit:
-                self._refuse(scope, limit)
-
-    def _commit(self, token: Token, charges: list[_Charge]) -> None:
-        for scope, key, _ in charges:
-            table = self._tables[scope]
-            table[key] = table.get(key, 0) + 1
-            token._held.append((table, key))
+    def _charge(self, token: Token, scope: str, key: Hashable, limit: float) -> None:
+        table = self._tables[scope]
+        used = table.get(key, 0)
+        if used >= limit:
+            self._refuse(scope, limit)
+        table[key] = used + 1
+        token._held.append((table, key))
 
     def _refuse(self, scope: str, limit: float) -> None:
         self._refused[scope] += 1

@@ -20,9 +20,10 @@ class YamuxConfig(MuxLimits):
     """How much all windows together may have grown: growing on many streams must not promise memory without end."""
     grow_within_rtts: float = 4.0
     """A window doubles when half of it is consumed within this many round trips (go's figure)."""
-    grow_within: float = 0.1
-    """... or within this many seconds: the round trip of a fast link says nothing about a reader who is busy now and
-    then, and it is measured only once data flows. Half of 256 KiB in 0.1 s is 1.3 MB/s, which is bulk."""
+    grow_within: float = 0.002
+    """... or within this many seconds, where round trips take less than a reader's turn. A stream's window thus holds at
+    most some milliseconds, or eight round trips, of what its reader takes: that is how long others may have to wait
+    behind it, and much more would not make it faster."""
     rtt_interval: float = 30.0
     """How old the round-trip time may be when a window update falls due; beyond, it is measured again (go)."""
 

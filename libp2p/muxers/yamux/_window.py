@@ -10,7 +10,8 @@ that is half the window: rarely enough to be cheap, early enough that the peer h
 
 **Growth.** A window of W bytes lets through W per round trip. When half of it is consumed within a few round trips
 since the last update, the window may be what holds the peer back, and it doubles. A slow reader never gets there, so
-windows grow only for applications that keep up, and what they may buffer in total has its own bound.
+windows grow only for applications that keep up, no further than they need, and what they may buffer in total has its
+own bound. The round trip that counts is the one without queues, or windows and queues would make each other grow.
 """
 
 from __future__ import annotations
@@ -51,11 +52,15 @@ class WindowTuner:
         self._config = config
         self._extra = 0
         self.rtt = 0.0
-        """Smoothed round-trip time; 0 before the first measurement."""
+        """The round trip as it is without a queue; 0 before the first measurement."""
 
     def measured(self, rtt: float) -> None:
-        """Take a round-trip time."""
-        self.rtt = (self.rtt + rtt) / 2 if self.rtt else rtt
+        """Take a round-trip time.
+
+        What exceeds the shortest one is mostly time spent in queues, which larger windows would only make longer, so
+        the estimate follows downwards at once and upwards by an eighth.
+        """
+        self.rtt = rtt if rtt < self.rtt or not self.rtt else self.rtt + (rtt - self.rtt) / 8
 
     def grow(self, stream: StreamState, now: float, buffered: int) -> int:
         """Enlarge ``stream``'s window if that is due; return by how much. ``buffered`` is the connection's total."""

@@ -52,7 +52,7 @@ COPY_BELOW = 16 * 1024
 """Payloads that their owner may change are copied when they are smaller, and else written before it runs again."""
 FLUSH_AT = 256 * 1024
 """Queued bytes that wait no longer: as many as one call of the kernel takes well."""
-FLUSH_AFTER = 16
+FLUSH_AFTER = 48
 """Queued sends that wait no longer: the peer shall work on them while others are prepared."""
 
 
@@ -264,17 +264,23 @@ class MachineConnection(MuxedConnection):
             if self._end is not None:
                 # Looked at first: a machine whose connection was lost may know nothing of it.
                 raise ConnectionClosed(self._end.reason, code=self._end.code, remote=self._end.remote)
-            refusal = self.machine.refusal
-            if refusal is None:
-                break
-            if refusal == REFUSED_STREAMS:
-                raise LimitExceeded("streams_per_connection", self.machine.outbound_count)
-            if refusal != REFUSED_BACKLOG:
-                raise ConnectionClosed(refusal, code=self._goodbye_code, remote=self._goodbye_code != 0)
+            try:
+                stream_id = self.machine.open_stream()
+            except LocalProtocolError:
+                await self._wait_to_open()
+                continue
+            stream = self._streams[stream_id] = MachineStream(self, stream_id, Direction.OUTBOUND)
+            return stream
+
+    async def _wait_to_open(self) -> None:
+        """Wait for what forbids another stream to pass, or raise when that is not worth waiting for."""
+        refusal = self.machine.refusal
+        if refusal == REFUSED_STREAMS:
+            raise LimitExceeded("streams_per_connection", self.machine.outbound_count)
+        if refusal == REFUSED_BACKLOG:
             await self._wait_for_backlog()
-        stream_id = self.machine.open_stream()
-        stream = self._streams[stream_id] = MachineStream(self, stream_id, Direction.OUTBOUND)
-        return stream
+        else:
+            raise ConnectionClosed(str(refusal), code=self._goodbye_code, remote=self._goodbye_code != 0)
 
     async def _wait_for_backlog(self) -> None:
         task = current_task()
@@ -302,7 +308,7 @@ class MachineConnection(MuxedConnection):
         """The application took ``size`` bytes of ``stream``."""
         if self._end is None:
             if self.machine.consumed(stream.id, size, trio.current_time()):
-                self._flush_later()
+                self.flush_later()
             if self._impatient:
                 self._caught_up()
 
@@ -327,7 +333,7 @@ class MachineConnection(MuxedConnection):
         self._sends += 1
         self.machine.send_data(stream.id, data)
         if self._queued < FLUSH_AT and self._sends < FLUSH_AFTER:
-            self._flush_later()
+            self.flush_later()
         else:
             self.flush()
 
@@ -354,12 +360,7 @@ class MachineConnection(MuxedConnection):
             self.flush()
             self._made_room()
 
-    async def push(self) -> None:
-        """Get what is queued on its way, soon; a checkpoint."""
-        self._flush_later()
-        await checkpoint()
-
-    def _flush_later(self) -> None:
+    def flush_later(self) -> None:
         """Write at the end of the tick, where that is possible; now, where only the writer task can write."""
         if self._tick_end is None:
             self.flush()

@@ -326,11 +326,10 @@ class MachineStream(MuxedStream):
             self._send_prefix()
             self._sent_eof = True
             self._mux.machine.send_eof(self.id)
-            await self._mux.push()
+            self._mux.flush_later()
         elif self._closed:
             raise trio.ClosedResourceError("this stream is closed")
-        else:
-            await checkpoint()
+        await checkpoint()
 
     # --- the end
 
@@ -357,8 +356,7 @@ class MachineStream(MuxedStream):
                 if self._failure is None:
                     self._mux.close(self, send_eof=not self._sent_eof)
                     self._sent_eof = True
-                    await self._mux.push()
-                    return
+                    self._mux.flush_later()
         await checkpoint()
 
     def _close(self) -> None:

@@ -160,7 +160,7 @@ class StreamTable(ABC, Generic[EntryT]):
         self._max_held = max_held
         self._inbound = self._outbound = 0  # in use: without the lingering
         self._buffered = 0
-        self._full = False  # open_stream was or would have been refused: an OpenCredit is owed
+        self._full = False  # open_stream was refused: an OpenCredit is owed
         # The connection.
         self._failure: str | None = None
         self._local_gone = self._remote_gone = False
@@ -201,8 +201,9 @@ class StreamTable(ABC, Generic[EntryT]):
     def _crowded(self) -> str | None:
         """The limit that forbids another own stream for the time being."""
         limits = self._limits
-        in_use = len(self._streams) - len(self._lingering)
-        return REFUSED_STREAMS if self._outbound >= limits.max_outbound or in_use >= limits.max_streams else None
+        if self._outbound >= limits.max_outbound or len(self._streams) - len(self._lingering) >= limits.max_streams:
+            return REFUSED_STREAMS
+        return None
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
@@ -339,6 +340,7 @@ class StreamTable(ABC, Generic[EntryT]):
     def _add_own(self) -> EntryT:
         refusal = self.refusal
         if refusal is not None:
+            self._full = True
             raise LocalProtocolError(refusal)
         if len(self._streams) >= self._limits.max_streams:
             self._evict()
@@ -357,8 +359,6 @@ class StreamTable(ABC, Generic[EntryT]):
 
     def _add(self, stream_id: int, *, inbound: bool) -> EntryT:
         stream = self._streams[stream_id] = self._new_entry(stream_id, inbound=inbound)
-        if self._crowded() is not None:
-            self._full = True
         return stream
 
     def _free(self, stream: EntryT, late: int = 0) -> None:

@@ -151,14 +151,14 @@ async def test_too_many_streams_are_refused_at_once() -> None:
 
 
 async def test_unread_in_the_middle_of_a_chunk() -> None:
-    """What is put back is read before the rest of the chunk it came from, whole."""
+    """What is put back is read before the rest of the chunk it came from."""
     async with running() as rig:
         rig.wire.feed(raw.data(2, b"0123456789", SYN))
         await wait_all_tasks_blocked()
         stream = rig.accepted[0]
         assert await stream.receive_some(8) == b"01234567"
         stream.unread(b"4567")
-        assert await stream.receive_some() == b"4567"
+        assert await stream.receive_some(4) == b"4567"
         assert await stream.receive_some() == b"89"
         assert rig.conn.machine.buffered == 0
 
@@ -174,6 +174,97 @@ async def test_receive_nowait_in_the_middle_of_a_chunk() -> None:
         with pytest.raises(trio.WouldBlock):
             stream.receive_nowait()
         assert rig.conn.machine.buffered == 0
+
+
+async def test_small_chunks_that_wait_together_are_read_together() -> None:
+    """Large ones stay as they are, and neither order nor credit is lost."""
+    async with running() as rig:
+        large = bytes(4096)
+        rig.wire.feed(*[raw.data(2, part, flags) for part, flags in ((b"a", SYN), (b"bc", 0), (large, 0), (b"d", 0))])
+        await wait_all_tasks_blocked()
+        stream = rig.accepted[0]
+        assert await stream.receive_some() == b"abc"
+        assert await stream.receive_some() == large
+        assert await stream.receive_some() == b"d"
+        rig.wire.feed(*[raw.data(2, b"xy"), raw.data(2, b"z")])
+        await wait_all_tasks_blocked()
+        assert await stream.receive_some(1) == b"x"
+        assert await stream.receive_some() == b"y"
+        assert await stream.receive_some() == b"z"
+        assert rig.conn.machine.buffered == 0
+
+
+async def test_a_hundred_small_chunks_are_joined_up_to_a_bound() -> None:
+    async with running() as rig:
+        parts = [bytes([number]) * 1024 for number in range(100)]
+        rig.wire.feed(raw.data(2, parts[0], SYN), *[raw.data(2, part) for part in parts[1:]])
+        await wait_all_tasks_blocked()
+        stream = rig.accepted[0]
+        first, second = await stream.receive_some(), await stream.receive_some()
+        assert first + second == b"".join(parts)
+        assert len(first) == 64 * 1024
+
+
+# --- sending without waiting
+
+
+async def test_send_nowait_queues_all_or_nothing() -> None:
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        stream.send_nowait(b"")
+        assert rig.wire.frames == []
+        stream.send_nowait(b"first")
+        rig.wire.feed(raw.window(stream.id, 0, ACK))
+        with pytest.raises(trio.WouldBlock):
+            stream.send_nowait(bytes(raw.WINDOW_SIZE))
+        stream.send_nowait(bytes(raw.WINDOW_SIZE - 5))
+        with pytest.raises(trio.WouldBlock):
+            stream.send_nowait(b"x")
+        await trio.sleep(0.01)
+        assert b"".join(frame.payload for frame in rig.wire.frames) == b"first" + bytes(raw.WINDOW_SIZE - 5)
+
+
+async def test_send_nowait_where_the_kernel_is_full() -> None:
+    async with running(Rig(Wire(50_000))) as rig, trio.open_nursery() as nursery:
+        await congest(rig, nursery)
+        stream = await rig.conn.open_stream()
+        with pytest.raises(trio.WouldBlock):
+            stream.send_nowait(b"x")
+        nursery.cancel_scope.cancel()
+
+
+async def test_send_nowait_carries_the_proposal() -> None:
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        stream.begin_optimistic(Dialer([PROTOCOL]), PROTOCOL)
+        with pytest.raises(trio.WouldBlock):
+            stream.send_nowait(bytes(raw.WINDOW_SIZE))
+        stream.send_nowait(b"first")
+        stream.send_nowait(b"second")
+        await trio.sleep(0.01)
+        sent = b"".join(frame.payload for frame in rig.wire.frames)
+        assert sent == Dialer([PROTOCOL]).data_to_send() + b"firstsecond"
+
+
+async def test_send_nowait_when_it_is_misused() -> None:
+    async with running() as rig, trio.open_nursery() as nursery:
+        stream = await rig.conn.open_stream()
+        await stream.send_all(bytes(raw.WINDOW_SIZE))
+        nursery.start_soon(stream.send_all, b"waits for credit")
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            stream.send_nowait(b"x")
+        nursery.cancel_scope.cancel()
+    stream = await rig_stream_closed()
+    with pytest.raises(trio.ClosedResourceError):
+        stream.send_nowait(b"x")
+
+
+async def rig_stream_closed() -> MachineStream:
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        await stream.aclose()
+        return stream
 
 
 async def test_the_proposal_survives_a_cancelled_first_write() -> None:

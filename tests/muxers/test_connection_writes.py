@@ -111,7 +111,7 @@ async def test_a_write_that_fails_at_the_end_of_a_tick_ends_the_connection() -> 
                 for rig in (sound, broken) if sound_first else (broken, sound):
                     stream = await rig.conn.open_stream()
                     rig.conn.machine.send_data(stream.id, b"x")
-                    rig.conn._flush_later()
+                    rig.conn.flush_later()
                 await broken.ended.wait()
                 assert broken.conn.end is not None
                 assert broken.wire.closed
@@ -138,6 +138,34 @@ async def test_congestion_at_the_end_of_a_tick() -> None:
 
 
 # --- bulk
+
+
+@ticks
+async def test_large_writes_wait_for_their_neighbours() -> None:
+    """A call of the kernel costs less per byte the more it takes; beyond 256 KiB nothing is gained."""
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        block = bytes(32 * 1024)
+        for _ in range(8):
+            await stream.send_all(block)
+        await trio.sleep(0.01)
+        assert len(rig.wire.frames) == 8
+        assert len(rig.wire.writes) <= 4
+
+
+@ticks
+async def test_what_its_owner_may_change_is_not_kept() -> None:
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        for size in (100, 20 * 1024):
+            data = bytearray(b"a" * size)
+            for given in (data, memoryview(data)):
+                stream.send_nowait(given)
+                data[:] = b"b" * size
+                data[:] = b"a" * size
+        data[:] = b"b" * len(data)
+        await trio.sleep(0.01)
+        assert b"b" not in b"".join(frame.payload for frame in rig.wire.frames)
 
 
 async def test_bulk_streams_share_and_a_small_request_is_not_starved() -> None:

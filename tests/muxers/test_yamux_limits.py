@@ -54,8 +54,12 @@ def test_y9_m8_our_opens_stop_at_256_unacknowledged(client: Side) -> None:
     assert client.feed(raw.window(streams[10], 0, ACK)) == [OpenCredit()]
     assert machine.open_stream() == 513
     assert client.feed(raw.ping(1)) == []
+    with pytest.raises(LocalProtocolError, match="accept"):
+        machine.open_stream()
     assert client.feed(raw.window(streams[11], 0, RST)) == [ResetReceived(streams[11], 0), OpenCredit()]
     machine.open_stream()
+    with pytest.raises(LocalProtocolError, match="accept"):
+        machine.open_stream()
     machine.reset(streams[12])
     assert machine.can_open
     assert client.feed(raw.ping(1)) == [OpenCredit()]
@@ -107,6 +111,8 @@ def test_all_streams_together_have_a_limit_for_ours() -> None:
     for i in range(2, 10, 2):
         side.inbound(i)
     assert side.machine.refusal == REFUSED_STREAMS
+    with pytest.raises(LocalProtocolError, match="too many streams"):
+        side.machine.open_stream()
     assert side.feed(raw.window(2, 0, RST)) == [ResetReceived(2, 0), OpenCredit()]
     assert side.machine.can_open
 

@@ -17,6 +17,7 @@ from libp2p.muxers._machine import (
     StreamOpened,
 )
 from libp2p.muxers.yamux._machine import YamuxConfig, YamuxMachine
+from libp2p.muxers.yamux._window import WindowTuner
 from tests.muxers import raw
 from tests.muxers.raw import ACK, DATA, FIN, PING, RST, SYN, WINDOW, WINDOW_SIZE, Frame
 from tests.muxers.sides import Side
@@ -188,9 +189,9 @@ def test_y14_before_the_round_trip_is_known_quick_reading_counts() -> None:
     side = Side()
     side.inbound(1)
     assert _consume_half(side, 1) == WINDOW_SIZE // 2 + WINDOW_SIZE
-    side.now += 0.09
+    side.now += 0.0019
     assert _consume_half(side, 1) == WINDOW_SIZE + 2 * WINDOW_SIZE
-    side.now += 0.11
+    side.now += 0.0021
     assert _consume_half(side, 1) == 2 * WINDOW_SIZE
 
 
@@ -224,7 +225,27 @@ def test_y14_the_round_trip_is_measured_when_data_flows() -> None:
     assert (ping.kind, update.kind) == (PING, WINDOW)
     side.now += 0.1
     side.feed(raw.ping(ping.length, ACK))
-    assert side.machine._tuner.rtt == pytest.approx(0.15)
+    assert side.machine._tuner.rtt == pytest.approx(0.1)
+
+
+def test_y14_queues_hardly_count_as_round_trip() -> None:
+    """Or larger windows would make longer queues, and longer queues larger windows."""
+    tuner = WindowTuner(YamuxConfig())
+    for rtt in (0.1, 0.9, 0.02, 0.1):
+        tuner.measured(rtt)
+    assert tuner.rtt == pytest.approx(0.02 + 0.08 / 8)
+
+
+def test_y14_a_fast_link_gets_no_more_window_than_its_reader_takes_in_some_milliseconds() -> None:
+    """100 MB/s behind 0.2 ms: what others have to wait behind is bounded, and 16 MiB would not make it faster."""
+    side = Side()
+    side.inbound(1)
+    window = side.state(1).window
+    for _ in range(200):
+        side.now += window / 2 / 100e6
+        _consume_half(side, 1)
+        window = side.state(1).window
+    assert MIB // 4 <= window <= MIB // 2
 
 
 def _transfer(rtt: float, size: int) -> float:

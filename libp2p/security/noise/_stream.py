@@ -35,6 +35,8 @@ JOIN_BELOW = 16 * 1024
 """Buffers smaller than this are joined with their neighbours into one record."""
 CHECKPOINT_EVERY = 8
 """Receives without a pause before other tasks get a turn."""
+DRAINED_BELOW = 4096
+"""A receive that brings less was all there was: to try again at once would be a call of the kernel for nothing."""
 MAX_EMPTY_RECORDS = 1000
 """Records without content that a peer may send between two with content."""
 
@@ -62,6 +64,7 @@ class NoiseStream(SecureStream):
         "_aead_out",
         "_chunks",
         "_direct",
+        "_drained",
         "_early",
         "_empty",
         "_left",
@@ -86,6 +89,7 @@ class NoiseStream(SecureStream):
         self._pending = bytearray()
         self._chunks: deque[bytes] = deque()
         self._turns = 0
+        self._drained = False
         self._empty = 0
 
     @property
@@ -120,12 +124,15 @@ class NoiseStream(SecureStream):
                 self._turns = 0
                 await trio.lowlevel.checkpoint()
             have = len(self._left)
+            if self._drained:
+                self._turns = 0
+                await direct.wait_readable()
             try:
                 received = direct.receive_into_nowait(buffer[have : have + RECEIVE_SIZE])
             except trio.WouldBlock:
-                self._turns = 0
-                await direct.wait_readable()
+                self._drained = True
                 continue
+            self._drained = received < DRAINED_BELOW
             if not received:
                 return self._end()
             if have:

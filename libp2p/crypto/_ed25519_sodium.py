@@ -46,7 +46,7 @@ def load_private(raw: bytes) -> tuple[Sign, bytes]:
     return sign, public
 
 
-# Key and signature over nothing, R off by a point of order 8. Made for this purpose; nobody has the key any more.
+# Key and signature over nothing; R is off by a point of order 8. The key is made for this and good for nothing else.
 _DISPUTED_KEY = bytes.fromhex("ae174bf17257a5cc82c44ae4c49cfbf4b1d7dc82d416a7707025d1e84fde1270")
 _DISPUTED = bytes.fromhex(
     "e2aedf506d9ec42fa2e40be41f806618b317c218e89b4e595cfab70677404161"

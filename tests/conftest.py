@@ -8,6 +8,7 @@
 * After a test that passed, no file or socket is open that was not open before, no system task is left, nothing was
   garbage-collected with an unclosed resource or an unawaited coroutine (warnings are errors), and ``contain`` recorded
   no exception that means a bug. A test that provokes such an exception on purpose takes the ``expected_bugs`` fixture.
+* ``--without-fast`` runs as if the extra ``fast`` were not installed.
 * Hypothesis is deterministic; ``--hypothesis-profile=explore`` searches with fresh randomness and more examples.
 """
 
@@ -230,7 +231,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.trio(run=_runner_of(item)), append=False)
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-fast", action="store_true", help="run as if the extra `fast` were not installed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("without_fast"):
+        sys.modules["nacl"] = sys.modules["coincurve"] = None  # type: ignore[assignment]  # importing them now fails
     # A shell without job control starts what runs in the background with SIGINT ignored, and every process started from
     # there inherits that: the programs of the tests could not be interrupted.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

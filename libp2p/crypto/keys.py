@@ -125,6 +125,9 @@ class PrivateKey(ABC):
     def __repr__(self) -> str:
         return f"<PrivateKey of {self._public_key!r}>"
 
+    def __reduce__(self) -> str:
+        raise TypeError("a private key is not copied by accident; marshal it on purpose")
+
 
 class _KeyModule(Protocol):
     """What the module of one key type offers."""

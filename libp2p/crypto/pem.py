@@ -35,7 +35,7 @@ def load_pem(data: bytes, password: bytes | None = None) -> PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise DecodeError(f"not a usable PEM private key: {exc}") from exc
     if isinstance(key, _Ed25519):
-        return ed25519.Ed25519PrivateKey(key)
+        return ed25519.Ed25519PrivateKey(key.private_bytes_raw())
     if isinstance(key, _Rsa):
         found = rsa.RsaPrivateKey(key)
         # For the checks of its size. The private half was checked when it was loaded.
@@ -43,7 +43,7 @@ def load_pem(data: bytes, password: bytes | None = None) -> PrivateKey:
         return found
     if isinstance(key, ec.EllipticCurvePrivateKey):
         if isinstance(key.curve, ec.SECP256K1):
-            return secp256k1.Secp256k1PrivateKey(key)
+            return secp256k1.Secp256k1PrivateKey(key.private_numbers().private_value.to_bytes(32, "big"))
         if isinstance(key.curve, ec.SECP256R1):
             return ecdsa.EcdsaPrivateKey(key)
     raise DecodeError("a private key of a type or curve that libp2p does not use")

@@ -1,70 +1,57 @@
 """secp256k1 keys, as Bitcoin and Ethereum use them.
 
-Public: 33 bytes, the compressed point. Private: 32 bytes, the number. Signature: ECDSA over SHA-256 in DER, with the
-lower of the two possible values of s, which is what libsecp256k1 makes and what the Rust and JavaScript
-implementations insist on. OpenSSL does not care: its s is replaced by n - s where needed, and an upper s is refused
-when verifying. So one signature cannot be turned into another, and the accepted set is that of libsecp256k1.
+Public: 33 bytes, the compressed point. Private: 32 bytes, the number. Signature: ECDSA over SHA-256 in strict DER, with
+the lower of the two possible values of s, which is what libsecp256k1 makes, all implementations of libp2p make, and the
+Rust and JavaScript ones insist on. So one signature cannot be turned into another, and the accepted set is that of
+libsecp256k1, also where another library does the arithmetic.
 
 Source: libp2p/specs peer-ids.
 """
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from ..errors import DecodeError
+from . import _engine
 from .keys import KeyType, PrivateKey, PublicKey
 
-_CURVE = ec.SECP256K1()
-_SCHEME = ec.ECDSA(hashes.SHA256())
+_ENGINE = _engine.choose("_secp256k1_coincurve", "_secp256k1_openssl")
+
 # Order of the group (SEC 2, section 2.4.1).
 _N = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
 
 
 class Secp256k1PublicKey(PublicKey):
-    """A secp256k1 public key."""
+    """A secp256k1 public key. Raises ValueError when ``raw`` is not a point."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_verify",)
 
     key_type = KeyType.SECP256K1
 
-    def __init__(self, raw: bytes, key: ec.EllipticCurvePublicKey) -> None:
+    def __init__(self, raw: bytes) -> None:
         super().__init__(raw)
-        self._key = key
+        self._verify = _ENGINE.load_public(raw)
 
     def verify(self, data: bytes, signature: bytes) -> bool:
         """Whether ``signature`` over ``data`` is by this key, in DER and with a low s."""
-        try:
-            if decode_dss_signature(signature)[1] > _N // 2:
-                return False
-            self._key.verify(signature, data, _SCHEME)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return self._verify(data, signature)
 
 
 class Secp256k1PrivateKey(PrivateKey):
-    """A secp256k1 private key."""
+    """The secp256k1 private key of a number in the group, in 32 bytes."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_sign",)
 
     key_type = KeyType.SECP256K1
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
-        public = key.public_key()
-        point = public.public_numbers()
-        raw = bytes((2 + (point.y & 1),)) + point.x.to_bytes(32, "big")
-        super().__init__(key.private_numbers().private_value.to_bytes(32, "big"), Secp256k1PublicKey(raw, public))
-        self._key = key
+    def __init__(self, raw: bytes) -> None:
+        self._sign, point = _ENGINE.load_private(raw)
+        super().__init__(raw, Secp256k1PublicKey(point))
 
     def sign(self, data: bytes) -> bytes:
         """Return a signature over ``data``, in DER and with a low s."""
-        signature = self._key.sign(data, _SCHEME)
-        r, s = decode_dss_signature(signature)
-        return signature if s <= _N // 2 else encode_dss_signature(r, _N - s)
+        return self._sign(data)
 
 
 def decode_public(raw: bytes) -> Secp256k1PublicKey:
@@ -76,7 +63,7 @@ def decode_public(raw: bytes) -> Secp256k1PublicKey:
     if len(raw) != 33:
         raise DecodeError(f"a secp256k1 public key has 33 bytes, not {len(raw)}")
     try:
-        return Secp256k1PublicKey(raw, ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, raw))
+        return Secp256k1PublicKey(raw)
     except ValueError as exc:
         raise DecodeError("not a point of the curve secp256k1") from exc
 
@@ -89,12 +76,12 @@ def decode_private(raw: bytes) -> Secp256k1PrivateKey:
     """
     if len(raw) != 32:
         raise DecodeError(f"a secp256k1 private key has 32 bytes, not {len(raw)}")
-    number = int.from_bytes(raw, "big")
-    if not 0 < number < _N:
+    if not 0 < int.from_bytes(raw, "big") < _N:
         raise DecodeError("a secp256k1 private key outside of the group")
-    return Secp256k1PrivateKey(ec.derive_private_key(number, _CURVE))
+    return Secp256k1PrivateKey(raw)
 
 
 def generate(bits: int = 0) -> Secp256k1PrivateKey:
     """Return a new key. ``bits`` is ignored: all keys have one size."""
-    return Secp256k1PrivateKey(ec.generate_private_key(_CURVE))
+    number = ec.generate_private_key(ec.SECP256K1()).private_numbers().private_value
+    return Secp256k1PrivateKey(number.to_bytes(32, "big"))

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from libp2p.crypto import secp256k1
 from libp2p.crypto.keys import KeyType
 from libp2p.errors import DecodeError
+from tests.crypto.curves import Secp256k1
 from tests.crypto.vectors import private_key
 
 KEY = private_key(KeyType.SECP256K1)
-P = 2**256 - 2**32 - 977
-N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+P, N = Secp256k1.P, Secp256k1.N
 
 
 def test_k6_sizes() -> None:

@@ -24,6 +24,8 @@ from ..errors import RemoteProtocolError
 PERF: ProtocolId = "/perf/1.0.0"
 CHUNK = 256 * 1024
 """Bytes given to the stream at a time."""
+TURN = 64 * 1024
+"""Bytes of small chunks that are sent without giving other tasks a turn."""
 
 _header = struct.Struct(">Q")
 
@@ -123,8 +125,17 @@ async def _send(stream: Stream, first: bytes, size: int, chunk: int) -> None:
         data: Buffer = first + blank[: max(chunk - len(first), 1)] if size else first
         await stream.send_all(data)
         size -= len(data) - len(first)
+    queued = 0  # since others had a turn
     while size >= chunk:
-        await stream.send_all(blank)
+        queued += chunk
+        if queued < TURN:
+            try:
+                stream.send_nowait(blank)
+            except trio.WouldBlock:
+                queued = TURN
+        if queued >= TURN:
+            await stream.send_all(blank)
+            queued = 0
         size -= chunk
     if size:
         await stream.send_all(memoryview(blank)[:size])

@@ -1,8 +1,9 @@
 """A minute of measuring, for CI: fails when something became slower in proportion to a yardstick of the same minute.
 
 All ratios but those of memory are of CPU time, which a busy machine disturbs less than wall time, and both sides share
-one processor, because what it costs to wake somebody on another one depends on what that is doing. Ratios are taken
-in five rounds that last seconds each; what counts is the median.
+one processor, because what it costs to wake somebody on another one depends on what that is doing. Everything is
+measured in five rounds that last seconds each. Others on the machine can only add to CPU time (by emptying the caches),
+so the least that was found of either side of a ratio is what counts.
 """
 
 from __future__ import annotations
@@ -72,19 +73,22 @@ async def run(update: bool) -> int:
     """Measure, print and compare. Returns the exit code."""
     started = time.monotonic()
     async with open_fleet(processor=max(os.sched_getaffinity(0))) as fleet:
-        found: dict[str, list[float]] = {name: [] for name in CHECKS}
+        pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in CHECKS}
         for repeat in range(-1, REPEATS):
             if repeat >= ENOUGH and time.monotonic() - started > LATE:
                 break
             # The round before the first warms up.
-            ratios = await _round(fleet, 1.0 if repeat >= 0 else 0.1)
-            for name, ratio in ratios.items() if repeat >= 0 else ():
-                found[name].append(ratio)
-        found |= await _memory(fleet)
-    found["import"] = _imports()
+            costs = await _round(fleet, 1.0 if repeat >= 0 else 0.1)
+            for name, pair in costs.items() if repeat >= 0 else ():
+                pairs[name].append(pair)
+        memory = await _memory(fleet)
     titles = {name: check.title for name, check in CHECKS.items()} | MORE
-    ratios = {name: statistics.median(values) for name, values in found.items()}
-    spreads = {name: (max(values) - min(values)) / 2 / ratios[name] for name, values in found.items()}
+    ratios = {name: min(ours for ours, _ in values) / min(bare for _, bare in values) for name, values in pairs.items()}
+    ratios |= memory | {"import": _imports()}
+    spreads = {
+        name: statistics.median(ours / bare for ours, bare in values) / ratios[name] - 1
+        for name, values in pairs.items()
+    }
     print(f"{time.monotonic() - started:.0f} s")
     if update:
         text = {name: float(f"{ratio:.3g}") for name, ratio in ratios.items()}
@@ -92,9 +96,9 @@ async def run(update: bool) -> int:
     return _compare(ratios, spreads, titles)
 
 
-async def _round(fleet: Fleet, part: float) -> dict[str, float]:
-    """Each ratio once, the yardstick right before what is compared with it."""
-    ratios = {}
+async def _round(fleet: Fleet, part: float) -> dict[str, tuple[float, float]]:
+    """Our CPU seconds and the yardstick's of each check, the yardstick's right before ours."""
+    costs = {}
     for name, check in CHECKS.items():
         if check.yardstick == "curves":
             bare = alone.handshake_seconds(int(80 * part))
@@ -102,8 +106,8 @@ async def _round(fleet: Fleet, part: float) -> dict[str, float]:
             bare = await _cpu(fleet, _workloads[check.yardstick], _trio, int(BARE[check.yardstick] * part))
         if check.yardstick.startswith("bulk"):
             bare += sum(alone.cipher_seconds(int(400 * part))) * GIB
-        ratios[name] = await _cpu(fleet, _workloads[check.workload], _us, int(check.n * part)) / bare
-    return ratios
+        costs[name] = await _cpu(fleet, _workloads[check.workload], _us, int(check.n * part)), bare
+    return costs
 
 
 async def _cpu(fleet: Fleet, workload: Workload, pair: Pair, n: int) -> float:
@@ -113,28 +117,27 @@ async def _cpu(fleet: Fleet, workload: Workload, pair: Pair, n: int) -> float:
     return seconds if workload.cpu_unit[0] == "s/GiB" else seconds / workload.cpu_unit[1]
 
 
-async def _memory(fleet: Fleet) -> dict[str, list[float]]:
+async def _memory(fleet: Fleet) -> dict[str, float]:
     await fleet.end()
     rows = await alone.memory(fleet, [US, "trio"], repeats=1, connections=IDLE, streams=0)
     values = {(row.pair, row.metric): row.median for row in rows if row.median is not None}
     return {
-        "idle_memory": [values[US, "idle"] / values["trio", "idle"]],
-        "connection_memory": [values[US, "per_connection"] / values["trio", "per_connection"]],
+        "idle_memory": values[US, "idle"] / values["trio", "idle"],
+        "connection_memory": values[US, "per_connection"] / values["trio", "per_connection"],
     }
 
 
-def _imports() -> list[float]:
+def _imports() -> float:
     rows = {(row.pair, row.metric): row for row in alone.imports(repeats=REPEATS, peers=())}
     ours, bare = rows[US, "cpu"].min, rows["trio", "cpu"].min
     assert ours and bare
-    # Both do the same every time, so whatever is above the shortest time was not theirs.
-    return [ours / bare]
+    return ours / bare
 
 
 def _compare(ratios: dict[str, float], spreads: dict[str, float], titles: dict[str, str]) -> int:
     baseline = json.loads(BASELINE.read_text(encoding="utf-8"))["ratios"] if BASELINE.exists() else {}
     worse = []
-    print(f"{'':60} {'now':>7} {'spread':>7} {'baseline':>9}")
+    print(f"{'':60} {'now':>7} {'median':>7} {'baseline':>9}")
     for name, ratio in ratios.items():
         before = baseline.get(name)
         verdict = ""
@@ -142,7 +145,8 @@ def _compare(ratios: dict[str, float], spreads: dict[str, float], titles: dict[s
             verdict = f"  WORSE by {ratio / before - 1:.0%}"
             worse.append(name)
         text = f"{before:9.2f}" if before is not None else f"{'-':>9}"
-        print(f"{titles[name]:60} {ratio:7.2f} {spreads[name]:7.0%} {text}{verdict}")
+        spread = f"{spreads[name]:+7.0%}" if name in spreads else f"{'-':>7}"
+        print(f"{titles[name]:60} {ratio:7.2f} {spread} {text}{verdict}")
     if worse:
         limit = f"{WORSE - 1:.0%}"
         print(f"{', '.join(worse)}: more than {limit} worse than bench/baseline.json", file=sys.stderr)

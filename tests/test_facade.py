@@ -14,7 +14,8 @@ from libp2p.addressing import host_port, parse, with_peer
 from libp2p.errors import DialError, StoreLocked, TransportError
 from libp2p.events import PeerIdentified
 from libp2p.host import HostConfig
-from libp2p.peerstore import MemoryPeerstore, SqlitePeerstore
+from libp2p.peerstore import MemoryPeerstore
+from libp2p.peerstore.sqlite import SqlitePeerstore
 from libp2p.protocols.identify import Identify
 from libp2p.protocols.ping import PING, Ping, ping
 from libp2p.swarm import SwarmConfig

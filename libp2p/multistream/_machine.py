@@ -135,7 +135,7 @@ class Dialer:
         self._lines = _Lines()
         self._greeted = False
         self._rejected = 0
-        self._output = _HEADER + encode(self._protocols[0])
+        self._output = [_HEADER, encode(self._protocols[0])]
 
     @property
     def proposal(self) -> str:
@@ -144,8 +144,8 @@ class Dialer:
 
     def data_to_send(self) -> bytes:
         """Bytes for the listener; drains."""
-        output, self._output = self._output, b""
-        return output
+        output, self._output = self._output, []
+        return b"".join(output)
 
     def receive_data(self, data: bytes | bytearray) -> Agreed | None:
         """Take bytes of the listener.
@@ -174,7 +174,7 @@ class Dialer:
                     raise NegotiationError(
                         f"the peer speaks none of {', '.join(self._protocols)}", offered=self._protocols
                     )
-                self._output += encode(self._protocols[self._rejected])
+                self._output.append(encode(self._protocols[self._rejected]))
             else:
                 raise RemoteProtocolError(f"answered {line[:80]!r} to {self.proposal!r}")
         return None
@@ -190,12 +190,12 @@ class Listener:
         self._lines = _Lines()
         self._greeted = False
         self._offered: list[str] = []
-        self._output = b""
+        self._output: list[bytes] = []
 
     def data_to_send(self) -> bytes:
         """Bytes for the dialer; drains."""
-        output, self._output = self._output, b""
-        return output
+        output, self._output = self._output, []
+        return b"".join(output)
 
     def receive_data(self, data: bytes | bytearray) -> Agreed | None:
         """Take bytes of the dialer.
@@ -218,11 +218,11 @@ class Listener:
                 self._greet()
                 continue
             if line != _LS and self._supports(line):
-                self._output += encode(line)
+                self._output.append(encode(line))
                 return Agreed(line, self._lines.take_rest())
             # `ls` may be refused (go does): listing what a node serves is identify's business.
             self._offered.append(line[:80])
-            self._output += _NA_LINE
+            self._output.append(_NA_LINE)
             if len(self._offered) >= MAX_PROPOSALS or self._lines.taken > MAX_BYTES:
                 raise NegotiationError(
                     f"the peer made {len(self._offered)} proposals without a match", offered=self._offered
@@ -231,7 +231,7 @@ class Listener:
 
     def _greet(self) -> None:
         self._greeted = True
-        self._output += _HEADER
+        self._output.append(_HEADER)
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -187,10 +187,12 @@ async def ping(host: Host, target: Target, *, count: int = 1, timeout: float = R
 
 async def _receive_payload(stream: Stream) -> bytes:
     """The next 32 bytes, in however many pieces they arrive; empty when the stream ends before they are complete."""
-    payload = b""
-    while len(payload) < SIZE:
-        chunk = await stream.receive_some(SIZE - len(payload))
+    parts: list[bytes | bytearray] = []
+    missing = SIZE
+    while missing:
+        chunk = await stream.receive_some(missing)
         if not chunk:
             return b""
-        payload += chunk
-    return payload
+        parts.append(chunk)
+        missing -= len(chunk)
+    return b"".join(parts)

@@ -16,7 +16,10 @@ import pytest
 
 from tests.architecture.tree import ROOT, Source, report, sources
 
-HEAVY = {"typer", "click", "rich", "pytest", "hypothesis", "google.protobuf.json_format", "unittest.mock"}
+HEAVY = {
+    *("typer", "click", "rich", "pytest", "hypothesis", "google.protobuf.json_format", "unittest.mock"),
+    *("sqlite3", "nacl", "coincurve", "asyncio"),
+}
 """What ``import libp2p`` must not load."""
 
 COMMANDS = ("libp2p.cli",)

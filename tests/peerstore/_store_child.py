@@ -15,7 +15,7 @@ import trio
 
 from libp2p.addressing import parse
 from libp2p.peer_id import PeerId
-from libp2p.peerstore import SqlitePeerstore
+from libp2p.peerstore.sqlite import SqlitePeerstore
 
 PEERS = 40
 

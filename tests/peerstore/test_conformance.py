@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from libp2p.abc import Peerstore
-from libp2p.peerstore import MemoryPeerstore, SqlitePeerstore
+from libp2p.peerstore import MemoryPeerstore
+from libp2p.peerstore.sqlite import SqlitePeerstore
 from libp2p.testing.conformance.peerstore import PeerstoreConformance
 
 

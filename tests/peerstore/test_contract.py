@@ -13,7 +13,8 @@ from libp2p.addressing import parse, with_peer
 from libp2p.crypto.keys import KeyType, PrivateKey, generate
 from libp2p.errors import DecodeError, LimitExceeded
 from libp2p.peer_id import PeerId
-from libp2p.peerstore import MemoryPeerstore, PeerstoreConfig, SqlitePeerstore
+from libp2p.peerstore import MemoryPeerstore, PeerstoreConfig
+from libp2p.peerstore.sqlite import SqlitePeerstore
 from libp2p.records.envelope import Envelope
 from libp2p.records.peer_record import DOMAIN, PAYLOAD_TYPE, PeerRecord
 

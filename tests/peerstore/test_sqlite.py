@@ -20,8 +20,8 @@ from libp2p.addressing import parse
 from libp2p.crypto.keys import KeyType, generate
 from libp2p.errors import Libp2pError, ServiceError, StoreLocked
 from libp2p.peer_id import PeerId
-from libp2p.peerstore import (
-    PeerstoreConfig,
+from libp2p.peerstore import PeerstoreConfig
+from libp2p.peerstore.sqlite import (
     SqlitePeerstore,
     StoreCorrupt,
     StoreError,

@@ -21,7 +21,7 @@ class YamuxConfig(MuxLimits):
     grow_within_rtts: float = 4.0
     """A window doubles when half of it is consumed within this many round trips (go's figure)."""
     grow_within: float = 0.002
-    """... or within this many seconds, where round trips take less than a reader's turn. A stream's window thus holds at
+    """... or within this many seconds, where round trips take less than a reader's turn. So a stream's window holds at
     most some milliseconds, or eight round trips, of what its reader takes: that is how long others may have to wait
     behind it, and much more would not make it faster."""
     rtt_interval: float = 30.0

@@ -91,11 +91,11 @@ interop: env-test ## talk to go, js and rust nodes on this machine
 	@if [ -f interop/__main__.py ]; then $(PY) -m interop $(ARGS); else echo "there is no interop suite yet"; fi
 
 .PHONY: bench
-bench: env-demo ## measure
+bench: env-test ## measure
 	@if [ -f bench/__main__.py ]; then $(PY) -m bench $(ARGS); else echo "there is no benchmark yet"; fi
 
 .PHONY: bench-smoke
-bench-smoke: env-demo ## run every benchmark for a moment, to see that it works
+bench-smoke: env-test ## run every benchmark for a moment, to see that it works
 	@if [ -f bench/__main__.py ]; then $(PY) -m bench --smoke $(ARGS); else echo "there is no benchmark yet"; fi
 
 .PHONY: docs

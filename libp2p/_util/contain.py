@@ -6,7 +6,7 @@ raise into Trio hands what it met to the task it concerns, with :func:`capture`.
 
 Expected errors (ours, the operating system's, Trio's about streams) are a peer's doing: debug log and a count.
 Anything else is a bug, ours or the user's: error log with traceback and a count, and in strict mode it is raised again.
-``Cancelled``, ``KeyboardInterrupt`` and ``SystemExit`` always pass.
+``Cancelled``, ``KeyboardInterrupt``, ``SystemExit`` and ``GeneratorExit`` always pass.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ EXPECTED = (
     trio.TooSlowError,
     trio.EndOfChannel,
 )
+
+PASSING = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends more than one peer's affairs, and is meant to."""
 
 _log = logging.getLogger("libp2p.contain")
 
@@ -99,14 +102,12 @@ class _Boundary(AbstractContextManager[None]):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if exc is None:
+        if exc is None or isinstance(exc, PASSING):
             return False
-        if isinstance(exc, Exception):
+        if not isinstance(exc, BaseExceptionGroup):
             self._containment.take(exc, self._what, self._peer)
             return True
-        if not isinstance(exc, BaseExceptionGroup):
-            return False
-        contained, passing = cast("BaseExceptionGroup[BaseException]", exc).split(Exception)
+        passing, contained = cast("BaseExceptionGroup[BaseException]", exc).split(PASSING)
         if contained is not None:
             self._containment.take(contained, self._what, self._peer)
         if passing is not None:

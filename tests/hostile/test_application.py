@@ -206,7 +206,6 @@ class _Strange(BaseException):
     """Not an Exception, as those of some libraries that mean to end a task."""
 
 
-@pytest.mark.xfail(reason="contain passes every BaseException, and the host ends with it")
 async def test_X4_a_handler_that_raises_a_base_exception(expected_bugs) -> None:
     """Only Cancelled, KeyboardInterrupt and SystemExit should pass the boundary of a handler."""
 

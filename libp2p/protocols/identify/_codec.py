@@ -37,6 +37,9 @@ MAX_TEXT = 256
 _MAX_PROTOCOL_ID = 1024
 """Longest protocol id kept, in characters: no longer one could be negotiated."""
 
+OBSERVED_ROOM = 256
+"""Bytes of a message kept free for the observed address (ours): an address of IP and ports takes 30."""
+
 # Addresses that are sent whatever else there is; the others give way to protocols.
 _FIRST_ADDRS = 8
 
@@ -134,6 +137,16 @@ def encode(info: IdentifyInfo, *, max_length: int = MAX_SENT) -> bytes:
             message.signedPeerRecord = envelope
     encoded: bytes = message.SerializeToString(deterministic=True)
     return encoded
+
+
+def encode_observed(addr: Multiaddr) -> bytes:
+    """Return ``addr`` as the observed address, to go behind a message that :func:`encode` made without one.
+
+    Fields may come in any order, so a message that is the same for all peers but for this field is encoded once. Empty
+    when it takes more than :data:`OBSERVED_ROOM` bytes.
+    """
+    encoded: bytes = Message(observedAddr=addr.to_bytes()).SerializeToString()
+    return encoded if len(encoded) <= OBSERVED_ROOM else b""
 
 
 def _fitting(values: Sequence[bytes], room: int) -> tuple[list[bytes], int]:

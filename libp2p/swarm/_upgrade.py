@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import trio
 from multiaddr import Multiaddr
+from trio.abc import Stream as ByteStream
 
 from ..abc import (
+    Agreement,
     Direction,
+    EagerSecurityProtocol,
     MuxedConnection,
     Muxer,
     ProtocolId,
@@ -19,10 +22,12 @@ from ..abc import (
     SecurityProtocol,
 )
 from ..crypto.keys import PublicKey
-from ..errors import PeerIdMismatch, SecurityError
-from ..multistream import Listener, negotiate_inbound, negotiate_outbound
+from ..errors import NegotiationError, PeerIdMismatch, RemoteProtocolError, SecurityError
+from ..multistream import Dialer, Listener, negotiate_inbound, negotiate_outbound
 from ..peer_id import PeerId
 from ._limits import PendingToken
+
+_READ_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +64,34 @@ class Progress:
             self._token.stage += 1
 
 
+class _Proposal:
+    """The proposal of a dialer that has gone on without an answer; an :class:`~libp2p.abc.Opening`."""
+
+    __slots__ = ("_dialer", "_progress", "pending")
+
+    def __init__(self, protocol: ProtocolId, progress: Progress) -> None:
+        self._dialer = Dialer((protocol,))
+        self._progress = progress
+        self.pending = True
+
+    def data_to_send(self) -> bytes:
+        return self._dialer.data_to_send()
+
+    def receive_data(self, data: bytes) -> Agreement | None:
+        agreed = self._dialer.receive_data(data)
+        if agreed is not None:
+            self.pending = False
+            self._progress.reached("security handshake")
+        return agreed
+
+
 class Upgrader:
     """Upgrades connections of one host.
+
+    A host with a single security protocol has nothing to choose. Its dials send the first bytes of the handshake along
+    with the proposal, where the protocol can do that, which saves a round trip; listeners of go, js and rust keep what
+    follows a proposal for the handshake. With more than one the dialer waits for the answer, because only another
+    connection could mend a refusal. A listener that finds the handshake begun gives both answers in one packet.
 
     Args:
         security: security protocols, best first.
@@ -127,16 +158,46 @@ class Upgrader:
     ) -> tuple[SecureChannel, ProtocolId]:
         progress.reached("security negotiation")
         if direction is Direction.OUTBOUND:
-            agreed = await negotiate_outbound(raw.stream, tuple(self._security), stage=progress.stage)
+            channel, protocol = await self._secure_outbound(raw.stream, peer, progress)
         else:
-            agreed = await negotiate_inbound(raw.stream, Listener(self._security.__contains__), stage=progress.stage)
-        progress.reached("security handshake")
-        channel = await self._security[agreed.protocol].secure(
-            raw.stream, direction=direction, peer=peer, initial=agreed.leftover
-        )
+            channel, protocol = await self._secure_inbound(raw.stream, peer, progress)
         if peer is not None and channel.remote_peer != peer:
             # Security protocols compare first; this line keeps a careless one from mattering.
             raise PeerIdMismatch(peer, channel.remote_peer)
+        return channel, protocol
+
+    async def _secure_outbound(
+        self, stream: ByteStream, peer: PeerId | None, progress: Progress
+    ) -> tuple[SecureChannel, ProtocolId]:
+        first = next(iter(self._security.values()))
+        if len(self._security) == 1 and isinstance(first, EagerSecurityProtocol):
+            return await _secure_eagerly(stream, first, peer, progress), first.protocol
+        agreed = await negotiate_outbound(stream, tuple(self._security), stage=progress.stage)
+        progress.reached("security handshake")
+        chosen = self._security[agreed.protocol]
+        channel = await chosen.secure(stream, direction=Direction.OUTBOUND, peer=peer, initial=agreed.leftover)
+        return channel, agreed.protocol
+
+    async def _secure_inbound(
+        self, stream: ByteStream, peer: PeerId | None, progress: Progress
+    ) -> tuple[SecureChannel, ProtocolId]:
+        listener = Listener(self._security.__contains__)
+        try:
+            agreed = listener.receive_data(await stream.receive_some(_READ_SIZE))
+        except (NegotiationError, RemoteProtocolError) as exc:
+            raise NegotiationError(str(exc), offered=listener.offered, stage=progress.stage) from exc
+        if agreed is None:
+            agreed = await negotiate_inbound(stream, listener, stage=progress.stage)
+        progress.reached("security handshake")
+        chosen, answer = self._security[agreed.protocol], listener.data_to_send()
+        if isinstance(chosen, EagerSecurityProtocol):
+            channel = await chosen.secure(
+                stream, direction=Direction.INBOUND, peer=peer, initial=agreed.leftover, preface=answer
+            )
+        else:
+            if answer:
+                await stream.send_all(answer)
+            channel = await chosen.secure(stream, direction=Direction.INBOUND, peer=peer, initial=agreed.leftover)
         return channel, agreed.protocol
 
     async def _choose_muxer(
@@ -152,3 +213,18 @@ class Upgrader:
         else:
             agreed = await negotiate_inbound(channel.stream, Listener(self._muxers.__contains__), stage=progress.stage)
         return self._muxers[agreed.protocol], agreed.leftover
+
+
+async def _secure_eagerly(
+    stream: ByteStream, security: EagerSecurityProtocol, peer: PeerId | None, progress: Progress
+) -> SecureChannel:
+    """Propose ``security`` and begin it at once."""
+    proposal = _Proposal(security.protocol, progress)
+    try:
+        return await security.secure(
+            stream, direction=Direction.OUTBOUND, peer=peer, preface=proposal.data_to_send(), opening=proposal
+        )
+    except (NegotiationError, RemoteProtocolError, SecurityError) as exc:
+        if not proposal.pending:
+            raise
+        raise NegotiationError(str(exc), offered=(security.protocol,), stage=progress.stage) from exc

@@ -213,8 +213,11 @@ class Swarm(Network):
         return await conn.open_stream(*protocols)
 
     async def disconnect(self, peer: PeerId) -> None:
-        await _close_all(self._connections.get(peer, ()))
-        await trio.lowlevel.checkpoint()
+        conns = tuple(self._connections.get(peer, ()))
+        if len(conns) == 1:
+            await conns[0].aclose()
+        else:
+            await _close_all(conns)
 
     def subscribe(self, *kinds: type[EventT]) -> AbstractContextManager[trio.abc.ReceiveChannel[EventT]]:
         return self.events.subscribe(*kinds)
@@ -264,10 +267,10 @@ class Swarm(Network):
         conns = self._connections.setdefault(peer, [])
         conns.append(conn)
         self._count += 1
-        self._peerstore.add_key(peer, conn.remote_key)
         if len(conns) == 1:
             self._peerstore.set_connected(peer, True)
             self._dialing.backoff.clear(peer)
+        self._peerstore.add_key(peer, conn.remote_key)
         if conn.direction is Direction.OUTBOUND:
             self._peerstore.add_addrs(peer, (conn.remote_addr,), ttl=CONNECTED_TTL)
         self.events.publish(ConnectionOpened(peer, conn))

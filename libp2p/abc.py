@@ -276,7 +276,7 @@ class Opening(Protocol):
         """What is to be sent; drains."""
         ...
 
-    def receive_data(self, data: bytes) -> Agreement | None:
+    def receive_data(self, data: bytes | bytearray) -> Agreement | None:
         """Take the peer's bytes; the agreement when it is complete."""
         ...
 

@@ -7,6 +7,7 @@ and when the last one has gone the dial is cancelled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import trio
 from multiaddr import Multiaddr
@@ -30,7 +31,7 @@ from ._dial_plan import Backoff, DialPlan
 from ._dial_rank import rank
 from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
-from ._upgrade import Progress, Upgraded, Upgrader
+from ._upgrade import Progress, Refused, Upgraded, Upgrader
 
 Admit = Callable[[Upgraded, Direction], SwarmConnection]
 
@@ -266,9 +267,12 @@ class Dialing:
     async def _dial_and_upgrade(self, peer: PeerId | None, addr: Multiaddr, progress: Progress) -> Upgraded:
         transport = self._transport(addr)
         assert transport is not None
+        upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=peer, progress=progress)
         with trio.fail_after(self._config.dial_timeout):
-            raw = await transport.dial(addr, peer=peer)
-            return await self._upgrader.upgrade(raw, direction=Direction.OUTBOUND, peer=peer, progress=progress)
+            try:
+                return await upgrade(await transport.dial(addr, peer=peer))
+            except Refused:
+                return await upgrade(await transport.dial(addr, peer=peer), patient=True)
 
     def _failed(self, plan: DialPlan, dial: _Dial, addr: Multiaddr, exc: Exception) -> None:
         now = trio.current_time()

@@ -77,7 +77,7 @@ class _Proposal:
     def data_to_send(self) -> bytes:
         return self._dialer.data_to_send()
 
-    def receive_data(self, data: bytes) -> Agreement | None:
+    def receive_data(self, data: bytes | bytearray) -> Agreement | None:
         agreed = self._dialer.receive_data(data)
         if agreed is not None:
             self.pending = False
@@ -85,13 +85,21 @@ class _Proposal:
         return agreed
 
 
+class Refused(NegotiationError):
+    """The peer does not speak the security protocol that was begun; it may speak another one that is served here.
+
+    Nothing can be agreed on over this connection any more, but perhaps over the next.
+    """
+
+
 class Upgrader:
     """Upgrades connections of one host.
 
-    A host with a single security protocol has nothing to choose. Its dials send the first bytes of the handshake along
-    with the proposal, where the protocol can do that, which saves a round trip; listeners of go, js and rust keep what
-    follows a proposal for the handshake. With more than one the dialer waits for the answer, because only another
-    connection could mend a refusal. A listener that finds the handshake begun gives both answers in one packet.
+    A dialer sends the first bytes of the handshake along with its proposal, where its first security protocol can do
+    that, and saves a round trip. Listeners (go, js, rust, and this) keep what follows a proposal for the handshake; one
+    that refuses the proposal takes it for nonsense, though, and the connection is lost. Almost everybody speaks what is
+    proposed first; for those who do not, the caller dials again, and then waits for the answers. A listener that finds
+    the handshake begun gives both answers in one packet.
 
     Args:
         security: security protocols, best first.
@@ -109,12 +117,17 @@ class Upgrader:
         direction: Direction,
         peer: PeerId | None,
         progress: Progress,
+        patient: bool = False,
     ) -> Upgraded:
         """Agree on security, prove identities, agree on a muxer. The caller sets the deadline.
 
         ``raw`` is closed when this raises, cancellation included.
 
+        Args:
+            patient: wait until the peer has agreed to a security protocol, and propose others otherwise.
+
         Raises:
+            Refused: not when ``patient``: the peer does not speak the first protocol, or hung up when it was begun.
             NegotiationError: nothing in common.
             PeerIdMismatch: another peer answered.
             SecurityError: the handshake failed.
@@ -123,7 +136,7 @@ class Upgrader:
         if isinstance(raw, SecureMuxedConnection):
             return self._finished(raw, peer)
         try:
-            channel, security = await self._secure(raw, direction, peer, progress)
+            channel, security = await self._secure(raw, direction, peer, progress, patient)
             muxer, leftover = await self._choose_muxer(channel, direction, progress)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -154,10 +167,13 @@ class Upgrader:
         )
 
     async def _secure(
-        self, raw: RawConnection, direction: Direction, peer: PeerId | None, progress: Progress
+        self, raw: RawConnection, direction: Direction, peer: PeerId | None, progress: Progress, patient: bool
     ) -> tuple[SecureChannel, ProtocolId]:
         progress.reached("security negotiation")
-        if direction is Direction.OUTBOUND:
+        first = next(iter(self._security.values()))
+        if direction is Direction.OUTBOUND and isinstance(first, EagerSecurityProtocol) and not patient:
+            channel, protocol = await self._secure_eagerly(raw.stream, first, peer, progress), first.protocol
+        elif direction is Direction.OUTBOUND:
             channel, protocol = await self._secure_outbound(raw.stream, peer, progress)
         else:
             channel, protocol = await self._secure_inbound(raw.stream, peer, progress)
@@ -166,12 +182,29 @@ class Upgrader:
             raise PeerIdMismatch(peer, channel.remote_peer)
         return channel, protocol
 
+    async def _secure_eagerly(
+        self, stream: ByteStream, security: EagerSecurityProtocol, peer: PeerId | None, progress: Progress
+    ) -> SecureChannel:
+        """Propose ``security`` and begin it at once."""
+        proposal = _Proposal(security.protocol, progress)
+        try:
+            return await security.secure(
+                stream, direction=Direction.OUTBOUND, peer=peer, preface=proposal.data_to_send(), opening=proposal
+            )
+        except (NegotiationError, RemoteProtocolError, SecurityError, trio.BrokenResourceError) as exc:
+            # Bytes that nobody read make a kernel break the connection, and some drop the refusal then: an end without
+            # an answer may be one, too.
+            if not proposal.pending:
+                raise
+            if len(self._security) > 1:
+                raise Refused(str(exc), offered=(security.protocol,), stage=progress.stage) from exc
+            if isinstance(exc, trio.BrokenResourceError):
+                raise
+            raise NegotiationError(str(exc), offered=(security.protocol,), stage=progress.stage) from exc
+
     async def _secure_outbound(
         self, stream: ByteStream, peer: PeerId | None, progress: Progress
     ) -> tuple[SecureChannel, ProtocolId]:
-        first = next(iter(self._security.values()))
-        if len(self._security) == 1 and isinstance(first, EagerSecurityProtocol):
-            return await _secure_eagerly(stream, first, peer, progress), first.protocol
         agreed = await negotiate_outbound(stream, tuple(self._security), stage=progress.stage)
         progress.reached("security handshake")
         chosen = self._security[agreed.protocol]
@@ -213,18 +246,3 @@ class Upgrader:
         else:
             agreed = await negotiate_inbound(channel.stream, Listener(self._muxers.__contains__), stage=progress.stage)
         return self._muxers[agreed.protocol], agreed.leftover
-
-
-async def _secure_eagerly(
-    stream: ByteStream, security: EagerSecurityProtocol, peer: PeerId | None, progress: Progress
-) -> SecureChannel:
-    """Propose ``security`` and begin it at once."""
-    proposal = _Proposal(security.protocol, progress)
-    try:
-        return await security.secure(
-            stream, direction=Direction.OUTBOUND, peer=peer, preface=proposal.data_to_send(), opening=proposal
-        )
-    except (NegotiationError, RemoteProtocolError, SecurityError) as exc:
-        if not proposal.pending:
-            raise
-        raise NegotiationError(str(exc), offered=(security.protocol,), stage=progress.stage) from exc

@@ -9,6 +9,7 @@ Source: libp2p/specs identify; field 8 and the amounts are what go, js and rust 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -182,7 +183,8 @@ def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
     for value in values:
         # What is not UTF-8 comes out of protobuf as bytes.
         if isinstance(value, str) and 0 < len(value) <= _MAX_PROTOCOL_ID:
-            yield value
+            # Thousands of peers serve the same few protocols, and each message brings its own copies of the names.
+            yield sys.intern(value)
 
 
 def _printable(value: str | bytes) -> str:

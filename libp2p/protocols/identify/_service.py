@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import trio
 from multiaddr import Multiaddr
 
+from ..._util.once import Once
 from ..._version import __version__
 from ...abc import Connection, Direction, Host, Peerstore, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, ip_group, scope
@@ -81,7 +82,7 @@ class _Session:
     """
 
     connection: Connection
-    done: trio.Event = field(default_factory=trio.Event)
+    done: Once = field(default_factory=Once)
     info: IdentifyInfo | None = None
     failure: Exception | None = None
     told: bytes = b""

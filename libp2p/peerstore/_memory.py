@@ -29,6 +29,7 @@ from types import TracebackType
 import trio
 from multiaddr import Multiaddr
 
+from .._util.bounded import LruMap
 from ..abc import Peerstore, ProtocolId
 from ..crypto.keys import PublicKey
 from ..errors import DecodeError, LimitExceeded
@@ -38,6 +39,8 @@ from ..records.peer_record import DOMAIN, PAYLOAD_TYPE, PeerRecord
 from ..wire import multihash
 from ._entry import Ages, Entry, Held, PeerstoreConfig, Record, make_room, own_addr, shrink, uncertify
 
+_PROTOCOL_SETS = 64
+"""Different sets of protocols that are looked for among the next ones."""
 _SLICE = 500
 """Entries looked at between two checkpoints of a sweep: about 1 ms."""
 
@@ -67,6 +70,8 @@ class MemoryPeerstore(Peerstore):
         # Sums over the entries that are not connected.
         self._unconnected_addrs = 0
         self._record_bytes = 0
+        # Most peers serve what many others serve: they share one set.
+        self._protocol_sets: LruMap[frozenset[ProtocolId], frozenset[ProtocolId]] = LruMap(_PROTOCOL_SETS)
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -202,6 +207,10 @@ class MemoryPeerstore(Peerstore):
             # Thousands of peers serve the same few protocols, and each message brings its own copies of the names.
             kept.append(sys.intern(protocol))
         protocols = frozenset(kept)
+        if (shared := self._protocol_sets.get(protocols)) is not None:
+            protocols = shared
+        else:
+            self._protocol_sets[protocols] = protocols
         if self._is_connected(peer) and protocols == self.protocols(peer):
             return
         with self._changing(peer) as entry:

@@ -29,7 +29,7 @@ from ..crypto.keys import PublicKey
 from ..errors import LimitExceeded, NegotiationError, RemoteProtocolError
 from ..multistream import Agreed, Dialer, Listener, negotiate_inbound, negotiate_outbound
 from ..peer_id import PeerId
-from ._limits import Scopes, StreamToken
+from ._limits import Scopes, StreamToken, Token
 from ._upgrade import Upgraded
 
 NEGOTIATION_FAILED = 0x1001
@@ -166,14 +166,15 @@ class SwarmConnection(Connection):
 
     # --- life
 
-    async def run(self, ended: Callable[[], None]) -> None:
+    async def run(self, token: Token, ended: Callable[[SwarmConnection], None]) -> None:
         """Drive the connection until it ends. Expected errors stay inside.
 
         Args:
+            token: what the connection was charged for; released when nothing of it runs any more.
             ended: called when the connection is over, while handlers may still be finishing.
         """
         failure: Exception | None = None
-        with self._containment.contain("connection to", self._peer):
+        with token, self._containment.contain("connection to", self._peer):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
@@ -184,7 +185,7 @@ class SwarmConnection(Connection):
                     failure = exc
                 finally:
                     self._over.set()
-                    ended()
+                    ended(self)
                     # Handlers see their streams end; those that wait for something else get a moment, then the axe.
                     grace = 0.0 if self._closing else self._config.close_grace
                     nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + grace)

@@ -51,9 +51,11 @@ class TcpStream(DirectStream):
         try:
             return self._socket.recv_into(buffer)
         except BlockingIOError:
-            raise trio.WouldBlock from None
+            pass
         except OSError as exc:
             raise self._broken(exc) from exc
+        # Not above: whoever waits while he handles this one would keep the other one as well, for each connection.
+        raise trio.WouldBlock
 
     def send_nowait(self, data: Buffer) -> int:
         try:

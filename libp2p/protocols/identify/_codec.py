@@ -190,4 +190,4 @@ def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
 def _printable(value: str | bytes) -> str:
     """It ends up in logs and on terminals: no control characters, and not a book."""
     text = value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return "".join([char if char.isprintable() else "?" for char in text[:MAX_TEXT]])
+    return sys.intern("".join([char if char.isprintable() else "?" for char in text[:MAX_TEXT]]))

@@ -177,6 +177,35 @@ class SecurityProtocol(Protocol):
         ...
 
 
+class EagerSecurityProtocol(SecurityProtocol):
+    """A security protocol that can begin before the peer has agreed to it, which saves a round trip.
+
+    Only for protocols in which the dialer speaks first, and says nothing secret by that.
+    """
+
+    @abstractmethod
+    async def secure(
+        self,
+        stream: ByteStream,
+        *,
+        direction: Direction,
+        peer: PeerId | None,
+        initial: bytes = b"",
+        preface: bytes = b"",
+        opening: Opening | None = None,
+    ) -> SecureChannel:
+        """As :meth:`SecurityProtocol.secure`.
+
+        Args:
+            preface: what the negotiation has still to say: it leaves in one packet with the handshake's first bytes,
+                or before the handshake waits for the peer's, whichever comes first.
+            opening: takes what the peer sends until it has agreed; what follows belongs to the handshake.
+
+        Raises:
+            NegotiationError, RemoteProtocolError: by ``opening``: the peer does not agree.
+        """
+
+
 SecurityFactory: TypeAlias = "Callable[[PrivateKey, Sequence[ProtocolId]], SecurityProtocol]"
 """Makes a host's security protocol from its key and the muxers to agree on early; the class ``Noise`` is one."""
 
@@ -247,7 +276,7 @@ class Opening(Protocol):
         """What is to be sent; drains."""
         ...
 
-    def receive_data(self, data: bytes) -> Agreement | None:
+    def receive_data(self, data: bytes | bytearray) -> Agreement | None:
         """Take the peer's bytes; the agreement when it is complete."""
         ...
 

@@ -17,6 +17,7 @@ What counts here is still only a candidate: whether it can be *reached* is for A
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -70,6 +71,8 @@ class ObservedAddresses:
     def __init__(self, config: ObservedConfig | None = None) -> None:
         self._config = config or ObservedConfig()
         self._listens: dict[Multiaddr, dict[Multiaddr, _Candidate]] = {}
+        # No vote ends before: a renewed one may leave it too early, never too late.
+        self._none_ends_before = math.inf
 
     def add(
         self, addr: Multiaddr, *, local: Multiaddr, observer: Multiaddr, listening: Iterable[Multiaddr], now: float
@@ -108,6 +111,7 @@ class ObservedAddresses:
         candidate = self._candidate(candidates, addr)
         candidate.votes.pop(group, None)
         candidate.votes[group] = now
+        self._none_ends_before = min(self._none_ends_before, now + self._config.expiry)
         if len(candidate.votes) > self._config.witnesses:
             del candidate.votes[next(iter(candidate.votes))]
         self._fill(candidates)
@@ -139,6 +143,8 @@ class ObservedAddresses:
         )
 
     def _expire(self, now: float) -> None:
+        if now < self._none_ends_before:
+            return
         for listen, candidates in list(self._listens.items()):
             for addr, candidate in list(candidates.items()):
                 for group, seen in list(candidate.votes.items()):
@@ -151,6 +157,7 @@ class ObservedAddresses:
             self._fill(candidates)
             if not candidates:
                 del self._listens[listen]
+        self._none_ends_before = self.next_timeout() or math.inf
 
     def _withdraw(self, candidates: dict[Multiaddr, _Candidate], group: bytes, new: Multiaddr) -> None:
         for addr, candidate in list(candidates.items()):

@@ -18,7 +18,7 @@ from ..events import Event, ListenAddrsChanged, ProtocolsChanged
 from ..peer_id import PeerId
 from ..swarm import Handler, Swarm
 from ._addresses import ObservedAddresses, expand
-from ._interfaces import interface_addresses
+from ._interfaces import Interfaces
 
 
 class Registration(AbstractContextManager["Registration"]):
@@ -43,6 +43,10 @@ class RunningHost(Host):
         self._swarm = swarm
         self._handlers = handlers
         self._observed = ObservedAddresses()
+        self._interfaces = Interfaces()
+        # What the addresses were made of the last time, and what came of it: every connection asks.
+        self._made_of: tuple[object, ...] = ()
+        self._addrs: tuple[Multiaddr, ...] = ()
         self.containment = containment
 
     def __repr__(self) -> str:
@@ -68,12 +72,17 @@ class RunningHost(Host):
         return self._swarm
 
     def listen_addrs(self) -> Sequence[Multiaddr]:
-        return expand(self._swarm.bound_addrs(), interface_addresses())
+        return expand(self._swarm.bound_addrs(), self._interfaces.addresses())
 
     @property
     def addrs(self) -> Sequence[Multiaddr]:
-        own = [*self.listen_addrs(), *self._observed.confirmed(trio.current_time())]
-        return [with_peer(addr, self.local_peer) for addr in dict.fromkeys(own)]
+        bound, confirmed = self._swarm.bound_addrs(), self._observed.confirmed(trio.current_time())
+        made_of = (bound, confirmed, self._interfaces.addresses())
+        if made_of != self._made_of:
+            own = [*self.listen_addrs(), *confirmed]
+            self._addrs = tuple(with_peer(addr, self.local_peer) for addr in dict.fromkeys(own))
+            self._made_of = made_of
+        return self._addrs
 
     def observe(self, addr: Multiaddr, connection: Connection) -> None:
         changed = self._observed.add(
@@ -93,6 +102,7 @@ class RunningHost(Host):
             TransportError: it cannot be bound, or no transport understands it.
         """
         bound = await self._swarm.listen(parse(addr))
+        self._interfaces.forget()  # perhaps it is an address the machine has only just got
         self._announce()
         return bound
 

@@ -8,10 +8,16 @@ would use to reach the internet, found by connecting UDP sockets, which sends no
 from __future__ import annotations
 
 import ctypes
+import math
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
+import trio
+
+LIFE = 5.0
+"""Seconds an answer of the system is believed (go looks for new addresses as often)."""
 _UP = 0x1
 """``IFF_UP`` of ``net/if.h``, on all systems."""
 _MAX_ADDRESSES = 1024
@@ -31,6 +37,31 @@ _IfAddrs._fields_ = [
     ("flags", ctypes.c_uint),
     ("addr", ctypes.c_void_p),
 ]
+
+
+class Interfaces:
+    """What :func:`interface_addresses` said within the last :data:`LIFE` seconds: every connection wants to know.
+
+    Args:
+        ask: who is asked.
+    """
+
+    def __init__(self, ask: Callable[[], Sequence[str]] | None = None) -> None:
+        self._ask = ask or interface_addresses
+        self._found: tuple[str, ...] = ()
+        self._until = -math.inf
+
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of all interfaces that are up. To be called inside ``trio.run``."""
+        now = trio.current_time()
+        if now >= self._until:
+            self._found = tuple(self._ask())
+            self._until = now + LIFE
+        return self._found
+
+    def forget(self) -> None:
+        """Ask the system the next time, however soon that is."""
+        self._until = -math.inf
 
 
 def interface_addresses() -> list[str]:

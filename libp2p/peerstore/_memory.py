@@ -11,20 +11,25 @@ connection is better proof than a clock; when it disconnects, its addresses have
 left, so that it can be dialled again. A record that has outlived its ttl no longer binds its successors by its
 sequence number: a peer that once signed 2**64 - 1 is not stuck with it for ever (case S8).
 
+Changes. Most of what a peer says when it connects has been known for long. What changes nothing is not done, as long as
+the peer is connected: then it has no age either that would have to be renewed.
+
 Trust. An address is *certified* while the newest signed record of the peer lists it. Certified addresses come first,
 and others never push them out (E9).
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 
 import trio
 from multiaddr import Multiaddr
 
+from .._util.bounded import LruMap
 from ..abc import Peerstore, ProtocolId
 from ..crypto.keys import PublicKey
 from ..errors import DecodeError, LimitExceeded
@@ -34,6 +39,8 @@ from ..records.peer_record import DOMAIN, PAYLOAD_TYPE, PeerRecord
 from ..wire import multihash
 from ._entry import Ages, Entry, Held, PeerstoreConfig, Record, make_room, own_addr, shrink, uncertify
 
+_PROTOCOL_SETS = 64
+"""Different sets of protocols that are looked for among the next ones."""
 _SLICE = 500
 """Entries looked at between two checkpoints of a sweep: about 1 ms."""
 
@@ -63,6 +70,8 @@ class MemoryPeerstore(Peerstore):
         # Sums over the entries that are not connected.
         self._unconnected_addrs = 0
         self._record_bytes = 0
+        # Most peers serve what many others serve: they share one set.
+        self._protocol_sets: LruMap[frozenset[ProtocolId], frozenset[ProtocolId]] = LruMap(_PROTOCOL_SETS)
 
     # --- addresses ----------------------------------------------------------------------------------------------------
 
@@ -176,6 +185,9 @@ class MemoryPeerstore(Peerstore):
         """Remember a key; ValueError when it does not belong to ``peer``."""
         if not peer.matches(key):
             raise ValueError(f"{key!r} is not the key of {peer}")
+        held = self._entries.get(peer)
+        if held is not None and held.connected and (held.key == key or not _needs_key(peer)):
+            return
         with self._changing(peer) as entry:
             self._set_key(peer, entry, key)
 
@@ -194,8 +206,15 @@ class MemoryPeerstore(Peerstore):
                 break
             # Thousands of peers serve the same few protocols, and each message brings its own copies of the names.
             kept.append(sys.intern(protocol))
+        protocols = frozenset(kept)
+        if (shared := self._protocol_sets.get(protocols)) is not None:
+            protocols = shared
+        else:
+            self._protocol_sets[protocols] = protocols
+        if self._is_connected(peer) and protocols == self.protocols(peer):
+            return
         with self._changing(peer) as entry:
-            entry.protocols = frozenset(kept)
+            entry.protocols = protocols
 
     def metadata(self, peer: PeerId) -> Mapping[str, str]:
         """Small facts, for example ``agent_version``."""
@@ -211,12 +230,15 @@ class MemoryPeerstore(Peerstore):
         held = self.metadata(peer)
         if key not in held and len(held) >= self.config.metadata_per_peer:
             raise LimitExceeded("metadata_per_peer", self.config.metadata_per_peer)
+        value = value[: self.config.metadata_characters]
+        if self._is_connected(peer) and held.get(key) == value:
+            return
         with self._changing(peer) as entry:
-            entry.metadata[key] = value[: self.config.metadata_characters]
+            entry.metadata[key] = value
 
     @staticmethod
     def _set_key(peer: PeerId, entry: Entry, key: PublicKey) -> None:
-        if bytes(peer)[0] != multihash.IDENTITY:  # otherwise the id holds it
+        if _needs_key(peer):
             entry.key = key
 
     # --- peers --------------------------------------------------------------------------------------------------------
@@ -289,22 +311,27 @@ class MemoryPeerstore(Peerstore):
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _changing(self, peer: PeerId, *, renew: bool = True) -> Iterator[Entry]:
+    def _is_connected(self, peer: PeerId) -> bool:
+        entry = self._entries.get(peer)
+        return entry is not None and entry.connected
+
+    def _changing(self, peer: PeerId, *, renew: bool = True) -> AbstractContextManager[Entry]:
         """The one way to change an entry: keeps the sums right, and afterwards the bounds."""
+        return _Change(self, peer, renew)
+
+    def _begin(self, peer: PeerId) -> Entry:
         entry = self._entries.get(peer)
         if entry is None:
-            entry = Entry(self._clock())
-        else:
-            self._account(entry, -1)
-        try:
-            yield entry
-        finally:
-            if renew:
-                entry.touched = self._clock()
-            self._put(peer, entry, renew=renew)
-            self._changed(peer)
-            self._make_room()
+            return Entry(self._clock())
+        self._account(entry, -1)
+        return entry
+
+    def _finish(self, peer: PeerId, entry: Entry, *, renew: bool) -> None:
+        if renew:
+            entry.touched = self._clock()
+        self._put(peer, entry, renew=renew)
+        self._changed(peer)
+        self._make_room()
 
     def _put(self, peer: PeerId, entry: Entry, *, renew: bool = True) -> None:
         """Hold ``entry``, which is in no sum, unless nothing is in it."""
@@ -354,3 +381,28 @@ class MemoryPeerstore(Peerstore):
 
     def _changed(self, peer: PeerId) -> None:
         """For stores with a disk: ``peer`` is not as it was."""
+
+
+class _Change(AbstractContextManager[Entry]):
+    """One block of ``_changing``. A class, because there are several for every connection."""
+
+    __slots__ = ("_entry", "_peer", "_renew", "_store")
+
+    def __init__(self, store: MemoryPeerstore, peer: PeerId, renew: bool) -> None:
+        self._store = store
+        self._peer = peer
+        self._renew = renew
+
+    def __enter__(self) -> Entry:
+        self._entry = self._store._begin(self._peer)
+        return self._entry
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._store._finish(self._peer, self._entry, renew=self._renew)
+
+
+def _needs_key(peer: PeerId) -> bool:
+    """Whether the key of ``peer`` has to be kept: its id holds only a hash of it."""
+    return bytes(peer)[0] != multihash.IDENTITY

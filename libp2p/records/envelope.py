@@ -8,6 +8,7 @@ Source: libp2p/specs RFC 0002; the schema is in ``proto/envelope.proto``.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from ..crypto.keys import PrivateKey, PublicKey, unmarshal_public_key
@@ -18,6 +19,10 @@ from ..wire.framing import frame
 
 MAX_LENGTH = 8 * 1024
 """Longest envelope opened by default, in bytes; go reads identify messages, where most of them travel, up to this."""
+
+_REMEMBERED = 256
+"""Envelopes whose signature was right and is not checked again: a peer sends the same one each time it connects, and
+several services see it. 4 MiB at worst; the usual envelope has 300 bytes."""
 
 # The four of the schema, and some room for fields of the future.
 _MAX_FIELDS = 16
@@ -76,13 +81,7 @@ class Envelope:
         """
         if len(data) > max_length:
             raise DecodeError(f"an envelope of {len(data)} bytes is above the limit of {max_length}")
-        envelope = cls._decode(data)
-        if payload_type is not None and envelope.payload_type != payload_type:
-            raise DecodeError(f"an envelope of type {envelope.payload_type[:16].hex()}, not {payload_type.hex()}")
-        signed = _signed_bytes(domain, envelope.payload_type, envelope.payload)
-        if not envelope.public_key.verify(signed, envelope.signature):
-            raise DecodeError(f"the signature of an envelope is wrong for the domain {domain!r}")
-        return envelope
+        return (_verified if len(data) <= MAX_LENGTH else _verify)(bytes(data), domain, payload_type)
 
     @classmethod
     def _decode(cls, data: bytes) -> Envelope:
@@ -109,6 +108,20 @@ class Envelope:
             (_SIGNATURE, self.signature),
         )
         return b"".join([proto.write_bytes(number, value) for number, value in fields if value])
+
+
+def _verify(data: bytes, domain: str, payload_type: bytes | None) -> Envelope:
+    envelope = Envelope._decode(data)
+    if payload_type is not None and envelope.payload_type != payload_type:
+        raise DecodeError(f"an envelope of type {envelope.payload_type[:16].hex()}, not {payload_type.hex()}")
+    signed = _signed_bytes(domain, envelope.payload_type, envelope.payload)
+    if not envelope.public_key.verify(signed, envelope.signature):
+        raise DecodeError(f"the signature of an envelope is wrong for the domain {domain!r}")
+    return envelope
+
+
+# What comes out depends on nothing but the arguments, and failures are not remembered: they take no room from others.
+_verified = functools.lru_cache(_REMEMBERED)(_verify)
 
 
 def _signed_bytes(domain: str, payload_type: bytes, payload: bytes) -> bytes:

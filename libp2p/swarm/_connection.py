@@ -14,6 +14,7 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
+from .._util.once import Once
 from ..abc import (
     Connection,
     Direction,
@@ -28,7 +29,7 @@ from ..crypto.keys import PublicKey
 from ..errors import LimitExceeded, NegotiationError, RemoteProtocolError
 from ..multistream import Agreed, Dialer, Listener, negotiate_inbound, negotiate_outbound
 from ..peer_id import PeerId
-from ._limits import Scopes, StreamToken
+from ._limits import Scopes, StreamToken, Token
 from ._upgrade import Upgraded
 
 NEGOTIATION_FAILED = 0x1001
@@ -64,7 +65,43 @@ class StreamConfig:
 
 
 class SwarmConnection(Connection):
-    """One connection of the swarm."""
+    """One connection of the swarm.
+
+    Attributes:
+        security: the security protocol in use.
+        muxer: the muxer in use.
+        muxed: the muxed connection below.
+        opened_at: when it came up, in seconds of Trio's clock.
+        stream_count: streams it carries now.
+        reason: what ended it, for people.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_config",
+        "_containment",
+        "_direction",
+        "_handlers",
+        "_limited",
+        "_local_addr",
+        "_nursery",
+        "_over",
+        "_peer",
+        "_peerstore",
+        "_remote_addr",
+        "_remote_key",
+        "_scopes",
+        "muxed",
+        "muxer",
+        "opened_at",
+        "reason",
+        "security",
+        "stream_count",
+    )
+
+    security: ProtocolId
+    muxer: ProtocolId
+    muxed: MuxedConnection
 
     def __init__(
         self,
@@ -79,9 +116,15 @@ class SwarmConnection(Connection):
         containment: Containment,
         config: StreamConfig,
     ) -> None:
-        self._upgraded = upgraded
+        self._peer = upgraded.remote_peer
+        self._remote_key = upgraded.remote_key
         self._direction = direction
+        self._local_addr = upgraded.local_addr
+        self._remote_addr = upgraded.remote_addr
         self._limited = limited
+        self.security = upgraded.security
+        self.muxer = upgraded.muxer
+        self.muxed = upgraded.muxed
         self.opened_at = opened_at
         self._handlers = handlers
         self._peerstore = peerstore
@@ -90,20 +133,20 @@ class SwarmConnection(Connection):
         self._config = config
         self._nursery: trio.Nursery | None = None
         self._closing = False
-        self._over = trio.Event()
+        self._over = Once()
         self.stream_count = 0
         self.reason = "closed"
 
     def __repr__(self) -> str:
-        return f"<Connection {self._direction.value} {self.peer.short()} {self.remote_addr}>"
+        return f"<Connection {self._direction.value} {self._peer.short()} {self._remote_addr}>"
 
     @property
     def peer(self) -> PeerId:
-        return self._upgraded.remote_peer
+        return self._peer
 
     @property
     def remote_key(self) -> PublicKey:
-        return self._upgraded.remote_key
+        return self._remote_key
 
     @property
     def direction(self) -> Direction:
@@ -111,41 +154,27 @@ class SwarmConnection(Connection):
 
     @property
     def local_addr(self) -> Multiaddr:
-        return self._upgraded.local_addr
+        return self._local_addr
 
     @property
     def remote_addr(self) -> Multiaddr:
-        return self._upgraded.remote_addr
+        return self._remote_addr
 
     @property
     def limited(self) -> bool:
         return self._limited
 
-    @property
-    def security(self) -> ProtocolId:
-        """The security protocol in use."""
-        return self._upgraded.security
-
-    @property
-    def muxer(self) -> ProtocolId:
-        """The muxer in use."""
-        return self._upgraded.muxer
-
-    @property
-    def muxed(self) -> MuxedConnection:
-        """The muxed connection below."""
-        return self._upgraded.muxed
-
     # --- life
 
-    async def run(self, ended: Callable[[], None]) -> None:
+    async def run(self, token: Token, ended: Callable[[SwarmConnection], None]) -> None:
         """Drive the connection until it ends. Expected errors stay inside.
 
         Args:
+            token: what the connection was charged for; released when nothing of it runs any more.
             ended: called when the connection is over, while handlers may still be finishing.
         """
         failure: Exception | None = None
-        with self._containment.contain("connection to", self.peer):
+        with token, self._containment.contain("connection to", self._peer):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
@@ -156,7 +185,7 @@ class SwarmConnection(Connection):
                     failure = exc
                 finally:
                     self._over.set()
-                    ended()
+                    ended(self)
                     # Handlers see their streams end; those that wait for something else get a moment, then the axe.
                     grace = 0.0 if self._closing else self._config.close_grace
                     nursery.cancel_scope.deadline = min(nursery.cancel_scope.deadline, trio.current_time() + grace)

@@ -83,6 +83,8 @@ def rank(addrs: Sequence[Multiaddr], config: RankConfig | None = None) -> list[t
     Returns:
         Pairs of address and delay in seconds; the first delay is 0.
     """
+    if len(addrs) == 1:
+        return [(addrs[0], 0.0)]
     config = config or RankConfig()
     private: list[_Candidate] = []
     public: list[_Candidate] = []

@@ -6,8 +6,8 @@ and when the last one has gone the dial is cancelled.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import trio
 from multiaddr import Multiaddr
@@ -31,7 +31,7 @@ from ._dial_plan import Backoff, DialPlan
 from ._dial_rank import rank
 from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
-from ._upgrade import Progress, Upgraded, Upgrader
+from ._upgrade import Progress, Refused, Upgraded, Upgrader
 
 Admit = Callable[[Upgraded, Direction], SwarmConnection]
 
@@ -43,7 +43,7 @@ class _Dial:
         self.peer = peer
         self.new_addrs = list(addrs)
         self.waiters = 0
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope | None = None
         self.wake = trio.Event()
         self.done = trio.Event()
         self.attempts: list[tuple[Multiaddr, Exception]] = []
@@ -119,7 +119,8 @@ class Dialing:
                 if not dial.waiters:
                     # Out of the table at once: who comes now must not join a dial that is ending.
                     self._drop(dial)
-                    dial.scope.cancel()
+                    if dial.scope is not None:
+                        dial.scope.cancel()
         if dial.connection is not None:
             return dial.connection
         # A dial that did not come to its end, because the host ends or by a bug, proves nothing about addresses.
@@ -127,23 +128,27 @@ class Dialing:
 
     async def _run(self, dial: _Dial) -> None:
         try:
-            with self._containment.contain("dial of", dial.peer), dial.scope:
-                known = self._known_addrs(dial.peer) if dial.peer is not None else ()
-                given = await self._candidates(dial, self._take_new(dial), insist=True)
-                addrs = [*given, *await self._candidates(dial, known, insist=False, besides=given)]
-                plan = DialPlan(
-                    rank(addrs, self._config.rank),
-                    now=trio.current_time(),
-                    max_parallel=self._config.limits.dials_per_peer,
-                    max_attempts=self._config.limits.dial_addresses_per_peer,
-                )
+            with self._containment.contain("dial of", dial.peer):
                 async with trio.open_nursery() as nursery:
-                    await self._follow(plan, dial, nursery)
-                    dial.complete = True
+                    dial.scope = nursery.cancel_scope
+                    if dial.waiters:  # else the last has gone before this began
+                        await self._follow(await self._plan(dial), dial, nursery)
+                        dial.complete = True
                     nursery.cancel_scope.cancel()
         finally:
             self._drop(dial)
             dial.done.set()
+
+    async def _plan(self, dial: _Dial) -> DialPlan:
+        known = self._known_addrs(dial.peer) if dial.peer is not None else ()
+        given = await self._candidates(dial, self._take_new(dial), insist=True)
+        addrs = [*given, *await self._candidates(dial, known, insist=False, besides=given)]
+        return DialPlan(
+            rank(addrs, self._config.rank),
+            now=trio.current_time(),
+            max_parallel=self._config.limits.dials_per_peer,
+            max_attempts=self._config.limits.dial_addresses_per_peer,
+        )
 
     def _drop(self, dial: _Dial) -> None:
         if dial.peer is not None and self._dials.get(dial.peer) is dial:
@@ -163,8 +168,11 @@ class Dialing:
                 return
             timeout = plan.next_timeout()
             dial.wake = trio.Event()
-            with trio.CancelScope(deadline=math.inf if timeout is None else timeout):
+            if timeout is None:
                 await dial.wake.wait()
+            else:
+                with trio.CancelScope(deadline=timeout):
+                    await dial.wake.wait()
 
     @staticmethod
     def _take_new(dial: _Dial) -> list[Multiaddr]:
@@ -226,9 +234,12 @@ class Dialing:
         failure: Exception | None = None
         with self._containment.contain("dial of", addr):
             try:
-                async with self._slots:
+                await self._take_slot()
+                try:
                     with self._scopes.reserve_dial(dial.peer or dial):
                         upgraded = await self._dial_and_upgrade(dial.peer, addr, progress)
+                finally:
+                    self._slots.release()
                 connection = self._admit(upgraded, Direction.OUTBOUND)
             except trio.TooSlowError:
                 failure = DialTimeout(progress.stage, self._config.dial_timeout)
@@ -246,12 +257,22 @@ class Dialing:
             self._failed(plan, dial, addr, failure or bug)
         dial.wake.set()
 
+    async def _take_slot(self) -> None:
+        """Wait for one of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            await self._slots.acquire()
+
     async def _dial_and_upgrade(self, peer: PeerId | None, addr: Multiaddr, progress: Progress) -> Upgraded:
         transport = self._transport(addr)
         assert transport is not None
+        upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=peer, progress=progress)
         with trio.fail_after(self._config.dial_timeout):
-            raw = await transport.dial(addr, peer=peer)
-            return await self._upgrader.upgrade(raw, direction=Direction.OUTBOUND, peer=peer, progress=progress)
+            try:
+                return await upgrade(await transport.dial(addr, peer=peer))
+            except Refused:
+                return await upgrade(await transport.dial(addr, peer=peer), patient=True)
 
     def _failed(self, plan: DialPlan, dial: _Dial, addr: Multiaddr, exc: Exception) -> None:
         now = trio.current_time()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 
 import trio
 from multiaddr import Multiaddr
@@ -36,7 +35,7 @@ from ._connection import Handler, SwarmConnection
 from ._dialing import Dialing
 from ._events import EventBus
 from ._gater import ContainedGater, Gater
-from ._limits import PendingToken, Scopes, Token
+from ._limits import PendingToken, Scopes
 from ._listening import Listening
 from ._trim import ConnInfo, Tags, choose_victims
 from ._upgrade import Upgraded, Upgrader
@@ -213,8 +212,11 @@ class Swarm(Network):
         return await conn.open_stream(*protocols)
 
     async def disconnect(self, peer: PeerId) -> None:
-        await _close_all(self._connections.get(peer, ()))
-        await trio.lowlevel.checkpoint()
+        conns = tuple(self._connections.get(peer, ()))
+        if len(conns) == 1:
+            await conns[0].aclose()
+        else:
+            await _close_all(conns)
 
     def subscribe(self, *kinds: type[EventT]) -> AbstractContextManager[trio.abc.ReceiveChannel[EventT]]:
         return self.events.subscribe(*kinds)
@@ -248,7 +250,7 @@ class Swarm(Network):
             config=self._config.streams,
         )
         self._add(conn)
-        self._running().start_soon(self._supervise, conn, token)
+        self._running().start_soon(conn.run, token, self._forget)
         self._trim()
         return conn
 
@@ -264,10 +266,10 @@ class Swarm(Network):
         conns = self._connections.setdefault(peer, [])
         conns.append(conn)
         self._count += 1
-        self._peerstore.add_key(peer, conn.remote_key)
         if len(conns) == 1:
             self._peerstore.set_connected(peer, True)
             self._dialing.backoff.clear(peer)
+        self._peerstore.add_key(peer, conn.remote_key)
         if conn.direction is Direction.OUTBOUND:
             self._peerstore.add_addrs(peer, (conn.remote_addr,), ttl=CONNECTED_TTL)
         self.events.publish(ConnectionOpened(peer, conn))
@@ -286,13 +288,6 @@ class Swarm(Network):
             del self._connections[conn.peer]
             self._peerstore.set_connected(conn.peer, False)
             self.events.publish(PeerDisconnected(conn.peer))
-
-    async def _supervise(self, conn: SwarmConnection, token: Token) -> None:
-        try:
-            await conn.run(ended=partial(self._forget, conn))
-        finally:
-            token.release()
-            self._forget(conn)
 
     def _trim(self) -> None:
         """Close connections that nobody needs when there are too many; see ``choose_victims``."""

@@ -51,9 +51,11 @@ class TcpStream(DirectStream):
         try:
             return self._socket.recv_into(buffer)
         except BlockingIOError:
-            raise trio.WouldBlock from None
+            pass
         except OSError as exc:
             raise self._broken(exc) from exc
+        # Not above: whoever waits while he handles this one would keep the other one as well, for each connection.
+        raise trio.WouldBlock
 
     def send_nowait(self, data: Buffer) -> int:
         try:
@@ -83,14 +85,21 @@ class TcpStream(DirectStream):
         if max_bytes is not None and index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._receiving:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            waited = False
             while True:
                 try:
-                    return self._socket.recv(max_bytes or RECEIVE_SIZE)
+                    data = self._socket.recv(max_bytes or RECEIVE_SIZE)
                 except BlockingIOError:
                     await self.wait_readable()
+                    waited = True
                 except OSError as exc:
                     raise self._broken(exc) from exc
+                else:
+                    if not waited:
+                        # Taken already: from here on a cancellation would lose it.
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    return data
 
     async def send_all(self, data: Buffer) -> None:
         """As in Trio."""
@@ -132,7 +141,8 @@ class TcpListener(Listener):
         return (self._addr,)
 
     async def accept(self) -> RawConnection:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
         while True:
             if self._socket.fileno() < 0:
                 raise trio.ClosedResourceError("this listener is closed")
@@ -140,11 +150,14 @@ class TcpListener(Listener):
                 sock, remote = self._socket.accept()
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
+                waited = True
             except OSError as exc:
                 if exc.errno not in _ACCEPT_AGAIN:
                     raise
                 await trio.lowlevel.checkpoint()  # a network that is down may say so for ever
             else:
+                if not waited:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 try:
                     local = _socket_addr(sock.getsockname())
                     return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=_socket_addr(remote))

@@ -9,9 +9,10 @@ import struct
 import sys
 
 import pytest
+import trio
 
 from libp2p.host import _interfaces
-from libp2p.host._interfaces import interface_addresses
+from libp2p.host._interfaces import LIFE, Interfaces, interface_addresses
 
 
 def test_addresses_of_this_machine_can_be_bound() -> None:
@@ -81,3 +82,15 @@ def test_both_layouts_of_socket_addresses_are_read(monkeypatch: pytest.MonkeyPat
     assert _interfaces._text(ctypes.addressof(four)) == "9.8.7.6"
     assert _interfaces._text(ctypes.addressof(six)) == "2600::1"
     assert _interfaces._text(ctypes.addressof(other)) is None
+
+
+async def test_an_answer_is_believed_for_a_while() -> None:
+    answers = [["10.0.0.1"], ["10.0.0.2"], ["10.0.0.3"]]
+    interfaces = Interfaces(lambda: answers.pop(0))
+    assert interfaces.addresses() == ("10.0.0.1",)
+    await trio.sleep(LIFE * 0.9)
+    assert interfaces.addresses() == ("10.0.0.1",)
+    await trio.sleep(LIFE * 0.2)
+    assert interfaces.addresses() == ("10.0.0.2",)
+    interfaces.forget()
+    assert interfaces.addresses() == ("10.0.0.3",)

@@ -143,7 +143,9 @@ async def test_M1_a_listener_that_always_says_no() -> None:
         ((_, error),) = caught.value.attempts
         assert isinstance(error, NegotiationError)
         assert error.offered == ("/noise",)
-        assert read_lines(bytes(heard)) == ["/multistream/1.0.0", "/noise"]
+        # The first message of the handshake went with the proposal: a length, and a key for this connection alone.
+        assert heard[-34:-32] == b"\x00\x20"
+        assert read_lines(bytes(heard[:-34])) == ["/multistream/1.0.0", "/noise"]
 
 
 # --- M2 ---------------------------------------------------------------------------------------------------------------

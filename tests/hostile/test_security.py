@@ -282,12 +282,11 @@ async def test_S7_weaker_protocols_are_not_there(weak) -> None:
             far = await attack.accept(listener)
             assert await read_line(far.stream) == "/multistream/1.0.0"
             await far.stream.send_all(HEADER)
-            while True:
-                try:
-                    proposals.append(await read_line(far.stream))
-                except (EOFError, trio.BrokenResourceError):
-                    return
-                await far.stream.send_all(line("na"))
+            proposals.append(await read_line(far.stream))
+            assert len(await far.read_message()) == 32  # the first of the handshake, which went with the proposal
+            await far.stream.send_all(line("na"))
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                proposals.append(await read_line(far.stream))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(refuse_all)

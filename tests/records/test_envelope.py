@@ -183,3 +183,30 @@ def test_k13_any_bytes_are_refused(data: bytes) -> None:
 def test_round_trip(domain: str, payload_type: bytes, payload: bytes) -> None:
     envelope = Envelope.seal(KEY, domain, payload_type, payload)
     assert Envelope.open(envelope.marshal(), domain) == envelope
+
+
+def test_a_signature_is_checked_once_and_a_wrong_one_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    verify = type(KEY.public_key).verify
+
+    def counting(self: object, data: bytes, signature: bytes) -> bool:
+        checked.append(data)
+        return verify(KEY.public_key, data, signature)
+
+    monkeypatch.setattr(type(KEY.public_key), "verify", counting)
+    data = sealed(b"seen for the first time by this test")
+    for _ in range(3):
+        assert Envelope.open(bytearray(data), DOMAIN).payload == Envelope.open(data, DOMAIN).payload
+    assert len(checked) == 1
+    # For another purpose, of another type, or with another last byte it is another envelope.
+    wrong = data[:-1] + bytes((data[-1] ^ 1,))
+    for _ in range(2):
+        with pytest.raises(DecodeError):
+            Envelope.open(data, "another-domain")
+        with pytest.raises(DecodeError):
+            Envelope.open(wrong, DOMAIN)
+        with pytest.raises(DecodeError):
+            Envelope.open(data, DOMAIN, payload_type=b"\x09")
+        with pytest.raises(DecodeError):
+            Envelope.open(data, DOMAIN, max_length=len(data) - 1)
+    assert len(checked) == 5

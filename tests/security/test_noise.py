@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import partial
 
 import pytest
 import trio
+import trio.testing
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from libp2p.abc import Direction
+from libp2p.abc import Direction, SecureChannel
 from libp2p.crypto.keys import KeyType, PrivateKey, generate, unmarshal_public_key
 from libp2p.errors import LocalProtocolError, PeerIdMismatch, SecurityError
+from libp2p.multistream import Agreed
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
 from libp2p.peer_id import PeerId
@@ -476,3 +479,50 @@ def test_payloads_with_too_many_entries_are_refused() -> None:
     for extensions in (pb(2, "/m") * 33, pb(1, b"\x12\x20") * 33):
         with pytest.raises(ValueError, match="too many"):
             decode_payload(pb(1, identity.public) + pb(2, b"x") + pb(4, extensions))
+
+
+# --- begun before it is agreed on -------------------------------------------------------------------------------------
+
+
+class _InTwoPieces:
+    """An opening that is answered with ``yes``, in whatever pieces that comes."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def data_to_send(self) -> bytes:
+        return b""
+
+    def receive_data(self, data: bytes | bytearray) -> Agreed | None:
+        self.heard += data
+        return Agreed("/noise", self.heard[3:]) if len(self.heard) >= 3 else None
+
+
+async def test_a_preface_goes_first_and_the_answer_to_it_is_not_the_handshakes() -> None:
+    async with streams() as (ours, theirs), trio.open_nursery() as nursery:
+        found: list[SecureChannel] = []
+
+        async def dial() -> None:
+            found.append(
+                await Noise(OURS).secure(
+                    ours, direction=Direction.OUTBOUND, peer=None, preface=b"may I?", opening=_InTwoPieces()
+                )
+            )
+
+        nursery.start_soon(dial)
+        first = await theirs.receive_some()
+        assert first[:6] == b"may I?" and len(first) == 6 + 2 + 32
+        await theirs.send_all(b"y")
+        await trio.testing.wait_all_tasks_blocked()
+        found.append(
+            await Noise(OURS).secure(theirs, direction=Direction.INBOUND, peer=None, initial=first[6:], preface=b"es")
+        )
+    assert {channel.remote_key for channel in found} == {OURS.public_key}
+
+
+async def test_a_listener_answers_before_it_waits() -> None:
+    """Most dialers say nothing more before they have the answer."""
+    async with streams() as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(partial(Noise(OURS).secure, theirs, direction=Direction.INBOUND, peer=None, preface=b"yes"))
+        assert await ours.receive_some() == b"yes"
+        await Noise(OURS).secure(ours, direction=Direction.OUTBOUND, peer=None)

@@ -9,6 +9,7 @@ Source: libp2p/specs identify; field 8 and the amounts are what go, js and rust 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -36,6 +37,9 @@ MAX_TEXT = 256
 """Longest agent or protocol version kept, in characters."""
 _MAX_PROTOCOL_ID = 1024
 """Longest protocol id kept, in characters: no longer one could be negotiated."""
+
+OBSERVED_ROOM = 256
+"""Bytes of a message kept free for the observed address (ours): an address of IP and ports takes 30."""
 
 # Addresses that are sent whatever else there is; the others give way to protocols.
 _FIRST_ADDRS = 8
@@ -136,6 +140,16 @@ def encode(info: IdentifyInfo, *, max_length: int = MAX_SENT) -> bytes:
     return encoded
 
 
+def encode_observed(addr: Multiaddr) -> bytes:
+    """Return ``addr`` as the observed address, to go behind a message that :func:`encode` made without one.
+
+    Fields may come in any order, so a message that is the same for all peers but for this field is encoded once. Empty
+    when it takes more than :data:`OBSERVED_ROOM` bytes.
+    """
+    encoded: bytes = Message(observedAddr=addr.to_bytes()).SerializeToString()
+    return encoded if len(encoded) <= OBSERVED_ROOM else b""
+
+
 def _fitting(values: Sequence[bytes], room: int) -> tuple[list[bytes], int]:
     """Those first ``values`` that fit into ``room`` bytes as fields of a message, and the room that is left."""
     kept: list[bytes] = []
@@ -169,10 +183,11 @@ def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
     for value in values:
         # What is not UTF-8 comes out of protobuf as bytes.
         if isinstance(value, str) and 0 < len(value) <= _MAX_PROTOCOL_ID:
-            yield value
+            # Thousands of peers serve the same few protocols, and each message brings its own copies of the names.
+            yield sys.intern(value)
 
 
 def _printable(value: str | bytes) -> str:
     """It ends up in logs and on terminals: no control characters, and not a book."""
     text = value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return "".join([char if char.isprintable() else "?" for char in text[:MAX_TEXT]])
+    return sys.intern("".join([char if char.isprintable() else "?" for char in text[:MAX_TEXT]]))

@@ -114,7 +114,15 @@ class WrongKey(RemoteProtocolError):
     """The peer gave a public key that is not the one of its connection."""
 
 
-async def send(stream: Stream, message: bytes) -> None:
-    """Say ``message``, and that it is all."""
-    await stream.send_all(frame(message))
-    await stream.send_eof()
+async def send(stream: Stream, message: bytes, *, timeout: float) -> None:
+    """Say ``message``; that it is all, the end of the stream says. Not a checkpoint where the peer's window is open.
+
+    Raises:
+        trio.TooSlowError: the peer did not let us within ``timeout`` seconds.
+    """
+    data = frame(message)
+    try:
+        stream.send_nowait(data)
+    except trio.WouldBlock:
+        with trio.fail_after(timeout):
+            await stream.send_all(data)

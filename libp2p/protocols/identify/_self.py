@@ -1,4 +1,8 @@
-"""What this host says about itself."""
+"""What this host says about itself.
+
+It is the same for all peers, but for the address that each is seen at and for loopback addresses, which only peers on
+this machine are told. So it is put together once for each of these two kinds, and again when it has changed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from ...abc import Connection, Host
 from ...addressing import split_peer
 from ...records.peer_record import MAX_ADDRS, PeerRecord
 from ._addresses import as_observed, is_here, without_loopback
-from ._codec import IdentifyInfo, encode
+from ._codec import MAX_SENT, OBSERVED_ROOM, IdentifyInfo, encode, encode_observed
 
 
 class SelfDescription:
@@ -28,25 +32,38 @@ class SelfDescription:
         self._clock = clock
         self._seq = 0
         self._record: tuple[tuple[Multiaddr, ...], bytes] | None = None
+        # For peers elsewhere and for those on this machine: addresses and protocols, and the message they make.
+        self._made: dict[bool, tuple[tuple[object, object], bytes]] = {}
 
     def message_for(self, host: Host, connection: Connection) -> bytes:
         """The message for the peer at the other end of ``connection``."""
+        return self.common(host, connection) + encode_observed(as_observed(connection.remote_addr))
+
+    def common(self, host: Host, connection: Connection) -> bytes:
+        """The message without the observed address: the very same object for all peers of a kind, until it changes."""
+        here = is_here(connection.remote_addr)
+        made_of = (tuple(host.addrs), tuple(host.protocols))
+        made = self._made.get(here)
+        if made is None or made[0] != made_of:
+            made = self._made[here] = (made_of, self._make(host, here))
+        return made[1]
+
+    def _make(self, host: Host, here: bool) -> bytes:
         own = [split_peer(addr)[0] for addr in host.addrs]
-        remote = connection.remote_addr
         elsewhere = without_loopback(own)
         # One record for everybody: two of one sequence number would contradict each other wherever they meet. It
         # lists loopback addresses only when there are no others, and then it is for peers on this machine.
-        record = self._sealed(host, elsewhere or own) if elsewhere or is_here(remote) else None
+        record = self._sealed(host, elsewhere or own) if elsewhere or here else None
         return encode(
             IdentifyInfo(
                 public_key=host.private_key.public_key.marshal(),
-                listen_addrs=tuple(own) if is_here(remote) else elsewhere,
+                listen_addrs=tuple(own) if here else elsewhere,
                 protocols=tuple(host.protocols),
-                observed_addr=as_observed(remote),
                 protocol_version=self._protocol_version,
                 agent_version=self._agent_version,
                 signed_peer_record=record,
-            )
+            ),
+            max_length=MAX_SENT - OBSERVED_ROOM,
         )
 
     def _sealed(self, host: Host, addrs: Sequence[Multiaddr]) -> bytes | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import trio
 from multiaddr import Multiaddr
 
+from ..._util.once import Once
 from ..._version import __version__
 from ...abc import Connection, Direction, Host, Peerstore, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, ip_group, scope
@@ -77,11 +78,11 @@ class _Session:
     Attributes:
         info: what the peer said; None until it did.
         failure: why it never will.
-        told: what the peer was last told; empty when nothing.
+        told: what the peer was last told, but for the address it is seen at; empty when nothing.
     """
 
     connection: Connection
-    done: trio.Event = field(default_factory=trio.Event)
+    done: Once = field(default_factory=Once)
     info: IdentifyInfo | None = None
     failure: Exception | None = None
     told: bytes = b""
@@ -261,14 +262,15 @@ class Identify(Service):
 
     def _certified(self, store: Peerstore, peer: PeerId, info: IdentifyInfo) -> tuple[Multiaddr, ...] | None:
         """The addresses in the newest signed record; None when there is none that counts."""
-        if info.signed_peer_record is None:
+        sent = info.signed_peer_record
+        if sent is None:
             return None
         try:
-            record = open_peer_record(info.signed_peer_record)
+            record = open_peer_record(sent)
             if record.peer != peer:  # somebody else's record says nothing about this peer (case S8)
                 return None
-            newer = store.add_envelope(info.signed_peer_record, ttl=self._config.addr_ttl)
-            if not newer and (held := store.envelope(peer)) is not None:
+            held = store.envelope(peer)
+            if sent != held and not store.add_envelope(sent, ttl=self._config.addr_ttl) and held is not None:
                 record = open_peer_record(held)
         except DecodeError:
             return None  # then it has said what it says without a signature
@@ -281,11 +283,10 @@ class Identify(Service):
         if host is None:
             return stream.reset()  # the host is closing
         session = self._session(host, stream.connection)
-        message = self._self.message_for(host, stream.connection)
-        with trio.fail_after(self._config.timeout):
-            await send(stream, message)
+        told = self._self.common(host, stream.connection)
+        await send(stream, self._self.message_for(host, stream.connection), timeout=self._config.timeout)
         if session is not None:
-            session.told = message
+            session.told = told
 
     # --- pushes from others
 
@@ -328,8 +329,8 @@ class Identify(Service):
             self._pushing[peer] = True
             return
         session = self._pushable(peer)
-        if session is not None:
-            _, nursery = self._running()
+        host, nursery = self._running()
+        if session is not None and self._self.common(host, session.connection) != session.told:
             self._pushing[peer] = False
             nursery.start_soon(self._push_until_known, peer)
 
@@ -355,13 +356,14 @@ class Identify(Service):
 
     async def _push_once(self, session: _Session) -> None:
         host, _ = self._running()
-        message = self._self.message_for(host, session.connection)
-        if message == session.told:
+        told = self._self.common(host, session.connection)
+        if told == session.told:
             return
+        message = self._self.message_for(host, session.connection)
         try:
             with trio.fail_after(self._config.timeout):
                 async with await session.connection.open_stream(IDENTIFY_PUSH) as stream:
-                    await send(stream, message)
+                    await send(stream, message, timeout=self._config.timeout)
         except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return  # the next change tries again; the connection's own trouble is handled where it is noticed
-        session.told = message
+        session.told = told

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from trio.abc import Stream as ByteStream
 
-from ...abc import Direction, ProtocolId, SecureChannel, SecurityProtocol
+from ...abc import Direction, DirectStream, EagerSecurityProtocol, Opening, ProtocolId, SecureChannel
 from ...crypto.keys import PrivateKey
 from ...errors import SecurityError
 from ...peer_id import PeerId
@@ -22,7 +23,7 @@ __all__ = ["Noise"]
 _READ_SIZE = 65536
 
 
-class Noise(SecurityProtocol):
+class Noise(EagerSecurityProtocol):
     """The Noise security protocol of one host.
 
     Args:
@@ -47,9 +48,16 @@ class Noise(SecurityProtocol):
         self._scratch = Scratch()
 
     async def secure(
-        self, stream: ByteStream, *, direction: Direction, peer: PeerId | None, initial: bytes = b""
+        self,
+        stream: ByteStream,
+        *,
+        direction: Direction,
+        peer: PeerId | None,
+        initial: bytes = b"",
+        preface: bytes = b"",
+        opening: Opening | None = None,
     ) -> SecureChannel:
-        """Run the handshake; see :class:`libp2p.abc.SecurityProtocol`."""
+        """Run the handshake; see :class:`libp2p.abc.EagerSecurityProtocol`."""
         handshake = Handshake(
             self._local,
             initiator=direction is Direction.OUTBOUND,
@@ -60,15 +68,32 @@ class Noise(SecurityProtocol):
         )
         done: HandshakeDone | None = handshake.receive_data(initial) if initial else None
         while done is None:
-            if output := handshake.data_to_send():
-                await stream.send_all(output)
+            if output := preface + handshake.data_to_send():
+                await _send(stream, output)
+                preface = b""
             data = await stream.receive_some(_READ_SIZE)
             if not data:
                 raise SecurityError("the peer closed the connection during the handshake")
+            if opening is not None:
+                agreed = opening.receive_data(data)
+                if agreed is None:
+                    continue
+                opening, data = None, agreed.leftover
             done = handshake.receive_data(data)
         if output := handshake.data_to_send():
-            await stream.send_all(output)
+            await _send(stream, output)
         secured = NoiseStream(
             stream, send=done.send, receive=done.receive, scratch=self._scratch, initial=done.leftover
         )
         return SecureChannel(stream=secured, remote_peer=done.peer, remote_key=done.key, muxer=done.muxer)
+
+
+async def _send(stream: ByteStream, data: bytes) -> None:
+    """Send a message of the handshake: without a task switch where possible, since what follows is one."""
+    if isinstance(stream, DirectStream):
+        try:
+            data = data[stream.send_nowait(data) :]
+        except trio.WouldBlock:
+            pass
+    if data:
+        await stream.send_all(data)

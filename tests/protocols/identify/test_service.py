@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 import trio
 
-from libp2p.abc import Host, Stream
+from libp2p.abc import Host, Stream, StreamHandler
 from libp2p.addressing import parse
 from libp2p.crypto.keys import PrivateKey
 from libp2p.errors import ConnectionClosed, NegotiationError, RemoteProtocolError, StreamReset
@@ -20,7 +21,7 @@ from libp2p.protocols.identify import (
     IdentifyInfo,
     identify,
 )
-from libp2p.protocols.identify._codec import decode, encode
+from libp2p.protocols.identify._codec import MAX_SENT, OBSERVED_ROOM, decode, encode
 from libp2p.protocols.identify._self import SelfDescription
 from libp2p.records.peer_record import PeerRecord, open_peer_record
 from libp2p.testing import memory_network
@@ -371,3 +372,51 @@ def test_i9_a_host_on_loopback_only() -> None:
     assert there.listen_addrs == ()
     assert there.signed_peer_record is None
     assert Seen().described_by(description).signed_peer_record is None
+
+
+def test_a_message_is_made_once_for_all_peers_of_a_kind() -> None:
+    description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
+    host = Seen("/ip4/1.1.1.1/tcp/1")
+    other = Seen("/ip4/1.1.1.1/tcp/1", remote="/ip4/127.0.0.1/tcp/10")
+    first = description.common(host, host)  # type: ignore[arg-type]
+    assert description.common(other, other) is first  # type: ignore[arg-type]
+    assert [host.described_by(description).observed_addr, other.described_by(description).observed_addr] == [
+        parse("/ip4/127.0.0.1/tcp/9"),
+        parse("/ip4/127.0.0.1/tcp/10"),
+    ]
+    host.protocols = ["/x", "/y"]
+    assert host.described_by(description).protocols == ("/x", "/y")
+    host.addrs = [parse("/ip4/2.2.2.2/tcp/1")]
+    assert host.described_by(description).listen_addrs == (parse("/ip4/2.2.2.2/tcp/1"),)
+
+
+def test_there_is_always_room_for_the_observed_address() -> None:
+    description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
+    host = Seen("/ip4/1.1.1.1/tcp/1")
+    host.protocols = [f"/{number:0100}" for number in range(100)]
+    message = description.message_for(host, host)  # type: ignore[arg-type]
+    assert MAX_SENT - OBSERVED_ROOM - 110 < len(message) <= MAX_SENT
+    assert decode([message]).observed_addr == host.remote_addr
+    host.remote_addr = parse("/unix/" + 300 * "a")
+    assert host.described_by(description).observed_addr is None
+
+
+async def test_peers_that_know_everything_are_not_pushed_to() -> None:
+    """Identify crosses on a new connection: each side asks what to push, and finds nothing."""
+    pushes: list[Stream] = []
+    async with memory_network(2) as (a, b):
+        for host in (a, b):
+            pushed = host._handlers[IDENTIFY_PUSH]  # type: ignore[attr-defined]
+            host._handlers[IDENTIFY_PUSH] = dataclasses.replace(pushed, serve=take(pushes))  # type: ignore[attr-defined]
+        await a.connect(b.addrs[0])
+        await settled()
+        assert a.peerstore.protocols(b.local_peer) and b.peerstore.protocols(a.local_peer)
+        assert not pushes
+
+
+def take(streams: list[Stream]) -> StreamHandler:
+    async def handler(stream: Stream) -> None:
+        streams.append(stream)
+        await stream.receive_some()
+
+    return handler

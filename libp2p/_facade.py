@@ -16,6 +16,8 @@ from .peerstore import MemoryPeerstore
 from .protocols.identify import Identify
 from .protocols.ping import Ping
 from .security.noise import Noise
+from .security.tls import Tls
+from .security.tls import installed as tls_installed
 from .swarm import Gater
 from .transports.dns import DnsResolver
 from .transports.tcp import Tcp
@@ -24,6 +26,11 @@ from .transports.tcp import Tcp
 def default_services() -> list[Service]:
     """What every host serves: identify and ping."""
     return [Identify(), Ping()]
+
+
+def default_security() -> list[SecurityFactory]:
+    """What proves identities: Noise, and TLS where the extra ``tls`` is installed."""
+    return [Noise, Tls] if tls_installed() else [Noise]
 
 
 def open_host(
@@ -48,7 +55,8 @@ def open_host(
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
         transports: by default TCP.
-        security: by default Noise; :class:`libp2p.security.plaintext.Plaintext` must be asked for.
+        security: best first; by default :func:`default_security`. :class:`libp2p.security.plaintext.Plaintext` must be
+            asked for.
         muxers: best first; by default yamux.
         peerstore: by default in memory; it is closed with the host.
         resolver: by default the system's resolver, and dnspython for ``/dnsaddr``.
@@ -67,7 +75,7 @@ def open_host(
         listen=listen,
         services=[*defaults, *services],
         transports=transports if transports is not None else [Tcp()],
-        security=security if security is not None else [Noise],
+        security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),
         resolver=resolver if resolver is not None else DnsResolver(),

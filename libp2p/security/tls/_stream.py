@@ -37,6 +37,8 @@ CHECKPOINT_EVERY = 8
 """Receives without a pause before other tasks get a turn."""
 MAX_SILENT = 64 * 1024
 """Bytes without any content that a peer may send between two with content: empty records, key updates, tickets."""
+MAX_ANSWERS = 16 * 1024
+"""Bytes that a peer may make OpenSSL answer, by asking for new keys, while nothing of ours is sent."""
 CLOSE_GRACE = 1.0
 """Seconds that the farewell may take over a stream that cannot take it at once."""
 
@@ -69,6 +71,8 @@ class TlsStream(SecureStream):
     """
 
     __slots__ = (
+        "_answers",
+        "_broken",
         "_chunks",
         "_connection",
         "_direct",
@@ -79,6 +83,7 @@ class TlsStream(SecureStream):
         "_scratch",
         "_silent",
         "_turns",
+        "_unchecked",
     )
 
     def __init__(self, raw: ByteStream, connection: SSL.Connection, *, scratch: memoryview) -> None:
@@ -88,7 +93,10 @@ class TlsStream(SecureStream):
         self._scratch = scratch
         self._early = True
         self._finished = False
+        self._broken = ""
         self._pending = bytearray()
+        self._answers = bytearray()
+        self._unchecked = 0
         self._chunks: deque[bytes] = deque()
         self._silent = 0
         self._turns = 0
@@ -114,6 +122,8 @@ class TlsStream(SecureStream):
             self._early = False
             if chunks := self._open(memoryview(b"")):
                 return chunks
+        if self._broken:
+            raise SecurityError(self._broken, stage="record")
         if self._finished:
             await trio.lowlevel.checkpoint()
             return ()
@@ -165,11 +175,21 @@ class TlsStream(SecureStream):
         except SSL.ZeroReturnError:
             self._finished = True
         except SSL.Error as exc:
-            raise SecurityError(explain(exc), stage="record") from exc
-        self._silent = 0 if chunks else self._silent + len(data)
-        if self._silent > MAX_SILENT:
-            raise SecurityError("the peer sends records without content and without end", stage="record")
+            self._broken = explain(exc)
+        self._count(len(data), bool(chunks))
+        if self._broken:
+            raise SecurityError(self._broken, stage="record")
         return chunks
+
+    def _count(self, received: int, content: bool) -> None:
+        """Bound what a peer can have for nothing."""
+        self._silent = 0 if content else self._silent + received
+        self._unchecked += received
+        if self._unchecked >= PIECE:
+            self._unchecked = 0
+            self._answers += take_output(self._connection)
+        if self._silent > MAX_SILENT or len(self._answers) > MAX_ANSWERS:
+            self._broken = self._broken or "the peer sends records without content and without end"
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive up to ``max_bytes``, as in Trio; for negotiations that run before the muxer takes over."""
@@ -227,6 +247,9 @@ class TlsStream(SecureStream):
     def _push(self) -> None:
         """Give what OpenSSL has encrypted to the kernel; keep what it does not take."""
         output = take_output(self._connection)
+        if self._answers:
+            output = bytes(self._answers) + output
+            self._answers.clear()
         sent = self._send_direct(output)
         if sent < len(output):
             self._pending += memoryview(output)[sent:]
@@ -288,7 +311,7 @@ class TlsStream(SecureStream):
             self._connection.shutdown()
         except SSL.Error:
             return  # it was broken before
-        farewell = take_output(self._connection)
+        farewell = bytes(self._answers) + take_output(self._connection)
         try:
             if self._direct is not None:
                 self._send_direct(farewell)

@@ -335,7 +335,8 @@ async def test_every_kind_of_identity_with_every_other(keys) -> None:
 
 async def test_a_ticket_is_of_no_use() -> None:
     """OpenSSL hands out tickets. Who comes back with one, and without a certificate this time, is nobody."""
-    tls, sessions = Tls(OURS, clock=lambda: NOW), []
+    tls = Tls(OURS, clock=lambda: NOW)
+    sessions: list[SSL.Session] = []
     context = raw_context()
     for attempt in range(2):
         async with streams() as (ours, theirs), trio.open_nursery() as nursery:

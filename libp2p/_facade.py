@@ -16,6 +16,7 @@ from .peerstore import MemoryPeerstore
 from .protocols.identify import Identify
 from .protocols.ping import Ping
 from .security.noise import Noise
+from .security.pnet import PreSharedKey
 from .security.tls import Tls
 from .security.tls import installed as tls_installed
 from .swarm import Gater
@@ -44,6 +45,7 @@ def open_host(
     peerstore: Peerstore | None = None,
     resolver: Resolver | None = None,
     gater: Gater | None = None,
+    psk: PreSharedKey | None = None,
     config: HostConfig | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Run a host while the ``async with`` block is open.
@@ -61,9 +63,11 @@ def open_host(
         peerstore: by default in memory; it is closed with the host.
         resolver: by default the system's resolver, and dnspython for ``/dnsaddr``.
         gater: allows everything by default.
+        psk: the key of the private network to be in; none: the public one.
         config: timeouts and limits.
 
     Raises:
+        PrivateNetworkRequired: a private network is required and there is no key, or a transport cannot be part of one.
         TransportError: a listen address cannot be bound.
         StoreLocked: the peerstore's file is in use.
     """
@@ -81,4 +85,5 @@ def open_host(
         resolver=resolver if resolver is not None else DnsResolver(),
         gater=gater if gater is not None else Gater(),
         config=config if config is not None else HostConfig(),
+        protector=psk,
     )

@@ -12,6 +12,7 @@ from ..abc import (
     Direction,
     MuxedConnection,
     Muxer,
+    Protector,
     ProtocolId,
     RawConnection,
     SecureChannel,
@@ -65,9 +66,13 @@ class Upgrader:
     Args:
         security: security protocols, best first.
         muxers: muxers, best first.
+        protector: of the private network; None in the public one.
     """
 
-    def __init__(self, security: Sequence[SecurityProtocol], muxers: Sequence[Muxer]) -> None:
+    def __init__(
+        self, security: Sequence[SecurityProtocol], muxers: Sequence[Muxer], protector: Protector | None = None
+    ) -> None:
+        self._protector = protector
         self._security = {protocol.protocol: protocol for protocol in security}
         self._muxers = {muxer.protocol: muxer for muxer in muxers}
 
@@ -109,6 +114,9 @@ class Upgrader:
         )
 
     def _finished(self, conn: SecureMuxedConnection, peer: PeerId | None) -> Upgraded:
+        if self._protector is not None:
+            conn.abort()
+            raise SecurityError("this transport cannot be part of a private network", stage="private network")
         if peer is not None and conn.remote_peer != peer:
             conn.abort()
             raise PeerIdMismatch(peer, conn.remote_peer)
@@ -125,14 +133,18 @@ class Upgrader:
     async def _secure(
         self, raw: RawConnection, direction: Direction, peer: PeerId | None, progress: Progress
     ) -> tuple[SecureChannel, ProtocolId]:
+        stream = raw.stream
+        if self._protector is not None:
+            progress.reached("private network")
+            stream = await self._protector.protect(stream)
         progress.reached("security negotiation")
         if direction is Direction.OUTBOUND:
-            agreed = await negotiate_outbound(raw.stream, tuple(self._security), stage=progress.stage)
+            agreed = await negotiate_outbound(stream, tuple(self._security), stage=progress.stage)
         else:
-            agreed = await negotiate_inbound(raw.stream, Listener(self._security.__contains__), stage=progress.stage)
+            agreed = await negotiate_inbound(stream, Listener(self._security.__contains__), stage=progress.stage)
         progress.reached("security handshake")
         channel = await self._security[agreed.protocol].secure(
-            raw.stream, direction=direction, peer=peer, initial=agreed.leftover
+            stream, direction=direction, peer=peer, initial=agreed.leftover
         )
         if peer is not None and channel.remote_peer != peer:
             # Security protocols compare first; this line keeps a careless one from mattering.

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,7 +165,7 @@ def test_T14_every_certificate_has_a_key_of_its_own() -> None:
         ("T6 an unknown extension", {"more": ((UNKNOWN, False),)}),
         ("constraints of an authority", {"more": ((x509.BasicConstraints(ca=True, path_length=None), True),)}),
         ("key usage", {"more": ((x509.KeyUsage(True, *[False] * 8), True),)}),
-        ("extended key usage", {"more": ((x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CODE_SIGNING]), False),)}),
+        ("extended key usage", {"more": ((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), False),)}),
         ("SHA-384", {"algorithm": hashes.SHA384()}),
         ("a year", {"begins": -365 * DAY, "ends": 365 * DAY}),
     ],

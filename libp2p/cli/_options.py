@@ -22,6 +22,7 @@ class Security(enum.StrEnum):
     """What ``--security`` takes."""
 
     NOISE = "noise"
+    TLS = "tls"
     PLAINTEXT = "plaintext"
 
 
@@ -106,8 +107,25 @@ Timeout = Annotated[
     ),
 ]
 SecurityOption = Annotated[
-    Security,
-    typer.Option("--security", help="How to secure connections; plaintext is for tests.", rich_help_panel=_NODE),
+    Security | None,
+    typer.Option(
+        "--security",
+        help="The one way to secure connections; by default noise and tls. Plaintext is for tests.",
+        rich_help_panel=_NODE,
+        show_default=False,
+    ),
+]
+PskFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--psk",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Be in the private network whose key is in FILE. With LIBP2P_FORCE_PNET=1 there must be one.",
+        rich_help_panel=_NODE,
+        show_default=False,
+    ),
 ]
 MuxerOption = Annotated[
     MuxerName, typer.Option("--muxer", help="How streams share a connection.", rich_help_panel=_NODE)

@@ -35,8 +35,6 @@ SECURITY: dict[Security, SecurityFactory] = {
     Security.TLS: Tls,
     Security.PLAINTEXT: Plaintext,
 }
-FORCE_PRIVATE = "LIBP2P_FORCE_PNET"
-"""The environment variable that forbids nodes in the public network (specs pnet)."""
 MUXERS = {MuxerName.YAMUX: Yamux, MuxerName.MPLEX: Mplex}
 
 
@@ -81,10 +79,7 @@ class Node:
             security=None if self.security is None else [SECURITY[self.security]],
             muxers=[MUXERS[self.muxer]()],
             psk=None if self.psk is None else PreSharedKey.load(self.psk),
-            config=HostConfig(
-                swarm=SwarmConfig(dial_timeout=self.timeout),
-                force_private_network=os.environ.get(FORCE_PRIVATE) == "1",
-            ),
+            config=HostConfig(swarm=SwarmConfig(dial_timeout=self.timeout)),
         )
 
 

@@ -64,6 +64,13 @@ def check_seconds(value: float) -> float:
     return value
 
 
+def check_psk(context: typer.Context, value: Path | None) -> Path | None:
+    """Refuse to go without where that is forced. A callback for options."""
+    if value is None and context.find_root().params.get("force_private"):
+        raise typer.BadParameter("this must be a private network (LIBP2P_FORCE_PNET), so there must be a key")
+    return value
+
+
 Target = Annotated[
     str,
     typer.Argument(
@@ -122,7 +129,8 @@ PskFile = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Be in the private network whose key is in FILE. With LIBP2P_FORCE_PNET=1 there must be one.",
+        callback=check_psk,
+        help="Be in the private network whose key is in FILE.",
         rich_help_panel=_NODE,
         show_default=False,
     ),

@@ -156,9 +156,11 @@ def test_a_key_of_a_private_network_that_is_none(tmp_path: Path) -> None:
 
 def test_PN4_a_private_network_can_be_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIBP2P_FORCE_PNET", "1")
-    result = result_of("listen", LOOPBACK)
-    assert (result.status, result.out) == (1, [])
-    assert "private network" in result.err
+    for arguments in (["listen", LOOPBACK], ["dial", NOBODY], ["pubsub", "pub", "topic", "x"]):
+        result = result_of(*arguments)
+        assert (result.status, result.out) == (2, [])
+        assert "private network" in result.err
+    assert result_of("key", "new", str(tmp_path / "key")).status == 0, "this runs no node"
     psk = tmp_path / "swarm.key"
     psk.write_bytes(PreSharedKey.generate().to_file())
     assert result_of("dial", NOBODY, "--psk", str(psk), "--json").record["error"]["type"] == "DialError"

@@ -59,7 +59,8 @@ class PskStream(ByteStream):
             # No byte more: what follows belongs to the caller, and to its limit.
             data = await self._raw.receive_some(NONCE_SIZE - len(self._their_nonce))
             if not data:
-                return self._ended_early()
+                self._ended_early()
+                return None
             self._their_nonce += data
         self._in = xsalsa20(self._key, bytes(self._their_nonce))
         return self._in

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 import trio
 
 import libp2p
-from libp2p.abc import Muxer
+from libp2p.abc import Muxer, SecurityFactory
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
 from libp2p.protocols.pubsub import Floodsub, Pubsub
+from libp2p.security.noise import Noise
+from libp2p.security.pnet import PreSharedKey
+from libp2p.security.tls import Tls
 
 ECHO = "/interop/echo/1.0.0"
 DIGEST = "/interop/digest/1.0.0"
@@ -23,6 +26,7 @@ WATCH = "/interop/watch/1.0.0"
 SINK = "/interop/sink/1.0.0"
 
 MUXERS: dict[str, type[Yamux] | type[Mplex]] = {"yamux": Yamux, "mplex": Mplex}
+SECURITIES: dict[str, SecurityFactory] = {"noise": Noise, "tls": Tls}
 KEY_TYPES = {key_type.name.lower(): key_type for key_type in libp2p.KeyType}
 
 
@@ -165,14 +169,18 @@ class Ours:
 
 
 @asynccontextmanager
-async def open_ours(*, muxer: str, key_type: str = "ed25519", listen: bool = False) -> AsyncIterator[Ours]:
-    """Run our side."""
+async def open_ours(
+    *, muxer: str, key_type: str = "ed25519", security: str = "noise", psk: str | None = None, listen: bool = False
+) -> AsyncIterator[Ours]:
+    """Run our side; ``psk`` is the key of a private network, in hexadecimal."""
     muxers: list[Muxer] = [MUXERS[muxer]()]
     pubsub = Pubsub(Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
         listen=["/ip4/127.0.0.1/tcp/0"] if listen else [],
         muxers=muxers,
+        security=[SECURITIES[security]],
+        psk=PreSharedKey(bytes.fromhex(psk)) if psk else None,
         services=[pubsub],
     ) as host:
         ours = Ours(host, pubsub)

@@ -10,6 +10,7 @@ The public names here are all most programs need; the interfaces are in :mod:`li
 
 from multiaddr import Multiaddr as Multiaddr
 
+from ._facade import default_security as default_security
 from ._facade import default_services as default_services
 from ._facade import open_host as open_host
 from ._version import __version__ as __version__
@@ -48,6 +49,7 @@ __all__ = [
     "Stream",
     "StreamReset",
     "__version__",
+    "default_security",
     "default_services",
     "generate_key",
     "open_host",

@@ -16,6 +16,9 @@ from .peerstore import MemoryPeerstore
 from .protocols.identify import Identify
 from .protocols.ping import Ping
 from .security.noise import Noise
+from .security.pnet import PreSharedKey
+from .security.tls import Tls
+from .security.tls import installed as tls_installed
 from .swarm import Gater
 from .transports.dns import DnsResolver
 from .transports.tcp import Tcp
@@ -24,6 +27,11 @@ from .transports.tcp import Tcp
 def default_services() -> list[Service]:
     """What every host serves: identify and ping."""
     return [Identify(), Ping()]
+
+
+def default_security() -> list[SecurityFactory]:
+    """What proves identities: Noise, and TLS where the extra ``tls`` is installed."""
+    return [Noise, Tls] if tls_installed() else [Noise]
 
 
 def open_host(
@@ -37,6 +45,7 @@ def open_host(
     peerstore: Peerstore | None = None,
     resolver: Resolver | None = None,
     gater: Gater | None = None,
+    psk: PreSharedKey | None = None,
     config: HostConfig | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Run a host while the ``async with`` block is open.
@@ -48,14 +57,17 @@ def open_host(
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
         transports: by default TCP.
-        security: by default Noise; :class:`libp2p.security.plaintext.Plaintext` must be asked for.
+        security: best first; by default :func:`default_security`. :class:`libp2p.security.plaintext.Plaintext` must be
+            asked for.
         muxers: best first; by default yamux.
         peerstore: by default in memory; it is closed with the host.
         resolver: by default the system's resolver, and dnspython for ``/dnsaddr``.
         gater: allows everything by default.
+        psk: the key of the private network to be in; none: the public one.
         config: timeouts and limits.
 
     Raises:
+        PrivateNetworkRequired: a private network is required and there is no key, or a transport cannot be part of one.
         TransportError: a listen address cannot be bound.
         StoreLocked: the peerstore's file is in use.
     """
@@ -67,10 +79,11 @@ def open_host(
         listen=listen,
         services=[*defaults, *services],
         transports=transports if transports is not None else [Tcp()],
-        security=security if security is not None else [Noise],
+        security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),
         resolver=resolver if resolver is not None else DnsResolver(),
         gater=gater if gater is not None else Gater(),
         config=config if config is not None else HostConfig(),
+        protector=psk,
     )

@@ -72,6 +72,8 @@ class DirectStream(ByteStream, ABC):
     def send_nowait(self, data: Buffer) -> int:
         """Hand the front of ``data`` to the kernel. Returns how many bytes it took.
 
+        The others must come first in the next call: they may be encrypted already.
+
         Raises:
             trio.WouldBlock: it takes nothing now; wait with :meth:`wait_writable`.
             trio.BrokenResourceError: the connection is lost.
@@ -204,6 +206,18 @@ class EagerSecurityProtocol(SecurityProtocol):
         Raises:
             NegotiationError, RemoteProtocolError: by ``opening``: the peer does not agree.
         """
+
+
+class Protector(Protocol):
+    """The encryption of a private network, between a transport and the security protocol."""
+
+    async def protect(self, stream: ByteStream) -> ByteStream:
+        """Wrap ``stream`` before anything is said on it; the result owns it, and is direct where it is.
+
+        Raises:
+            trio.BrokenResourceError: the connection was lost.
+        """
+        ...
 
 
 SecurityFactory: TypeAlias = "Callable[[PrivateKey, Sequence[ProtocolId]], SecurityProtocol]"
@@ -446,6 +460,9 @@ class Listener(AsyncResource, ABC):
 
 class Transport(ABC):
     """A way to reach addresses of some shape."""
+
+    brings_security: ClassVar[bool] = False
+    """Whether its connections come secured and muxed, as QUIC's do: a private network cannot go below that."""
 
     @abstractmethod
     def can_dial(self, addr: Multiaddr) -> bool:

@@ -71,7 +71,8 @@ class UpgradeError(Libp2pError):
     """A raw connection could not be made secure and muxed.
 
     Attributes:
-        stage: the step that failed: ``"security negotiation"``, ``"security handshake"``, ``"muxer negotiation"``.
+        stage: the step that failed: ``"private network"``, ``"security negotiation"``, ``"security handshake"``,
+            ``"muxer negotiation"``.
     """
 
     def __init__(self, message: str, *, stage: str = "upgrade") -> None:
@@ -110,6 +111,10 @@ class PeerIdMismatch(SecurityError):
         super().__init__(f"expected peer {expected}, found {actual}")
         self.expected = expected
         self.actual = actual
+
+
+class PrivateNetworkRequired(Libp2pError):
+    """The host must not run outside of a private network, and was given no key of one, or a transport that has none."""
 
 
 class DialError(Libp2pError):

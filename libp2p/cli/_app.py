@@ -33,6 +33,14 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
+    force_private: Annotated[
+        bool,
+        typer.Option(
+            "--force-private",
+            envvar="LIBP2P_FORCE_PNET",  # the specification's name (pnet)
+            help="Run no node outside of a private network: commands that run one need --psk.",
+        ),
+    ] = False,
 ) -> None:
     """Talk to libp2p nodes: keys, connections and messages from a terminal or a script."""
 

@@ -20,7 +20,7 @@ from ._options import (
     Listen,
     MuxerName,
     MuxerOption,
-    Security,
+    PskFile,
     SecurityOption,
     Timeout,
     Verbose,
@@ -45,7 +45,8 @@ def chat(
     listen: Listen = None,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
@@ -58,7 +59,7 @@ def chat(
     if not addrs and not listen:
         listen = [EVERYWHERE]
     out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
     run(partial(_chat, node, out, room, addrs or (), f"{name}: " if name else ""), out)
 
 

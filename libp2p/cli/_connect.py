@@ -22,7 +22,7 @@ from ._options import (
     MoreAddrs,
     MuxerName,
     MuxerOption,
-    Security,
+    PskFile,
     SecurityOption,
     Target,
     Timeout,
@@ -40,14 +40,15 @@ def dial(
     addrs: MoreAddrs = None,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
 ) -> None:
     """Connect to a peer, say how long it took, and hang up."""
     out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
     run(partial(_dial, node, out, target, addrs or ()), out)
 
 
@@ -70,14 +71,15 @@ def ping(
     interval: Interval = 1.0,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
 ) -> None:
     """Measure round trips to a peer. Fails when no ping was answered."""
     out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
     run(partial(_ping, node, out, target, addrs or (), count or math.inf, interval), out)
 
 
@@ -119,14 +121,15 @@ def identify(
     addrs: MoreAddrs = None,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
 ) -> None:
     """Print what a peer says about itself: its software, protocols and addresses."""
     out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
     run(partial(_identify, node, out, target, addrs or ()), out)
 
 

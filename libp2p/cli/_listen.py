@@ -15,7 +15,7 @@ from ._options import (
     KeyFile,
     MuxerName,
     MuxerOption,
-    Security,
+    PskFile,
     SecurityOption,
     Timeout,
     Verbose,
@@ -36,7 +36,8 @@ def listen(
     addrs: Where = None,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
@@ -45,7 +46,7 @@ def listen(
 
     Prints the addresses to reach it at. With -v, or as JSON, also who connects and who leaves.
     """
-    node = Node(key=key, listen=addrs or [EVERYWHERE], timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, listen=addrs or [EVERYWHERE], timeout=timeout, security=security, psk=psk, muxer=muxer)
     out = Output(as_json=as_json, verbose=verbose)
     run(partial(_listen, node, out), out)
 

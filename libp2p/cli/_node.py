@@ -15,19 +15,26 @@ import typer
 
 from .. import Host, HostConfig, Service, open_host
 from .._util.contain import leaves
+from ..abc import SecurityFactory
 from ..crypto.key_file import KeyFileError, load
 from ..errors import Libp2pError
 from ..muxers.mplex import Mplex
 from ..muxers.yamux import Yamux
 from ..security.noise import Noise
 from ..security.plaintext import Plaintext
+from ..security.pnet import PreSharedKey
+from ..security.tls import Tls
 from ..swarm import SwarmConfig
 from ._errors import Interrupted
 from ._logs import configure
 from ._options import MuxerName, Security
 from ._output import DIM, Output
 
-SECURITY = {Security.NOISE: Noise, Security.PLAINTEXT: Plaintext}
+SECURITY: dict[Security, SecurityFactory] = {
+    Security.NOISE: Noise,
+    Security.TLS: Tls,
+    Security.PLAINTEXT: Plaintext,
+}
 MUXERS = {MuxerName.YAMUX: Yamux, MuxerName.MPLEX: Mplex}
 
 
@@ -39,12 +46,15 @@ class Node:
         key: the file with its identity; None for a new one.
         listen: where to listen.
         timeout: seconds for each address to connect.
+        security: the only security protocol; None for all that are safe.
+        psk: the file with the key of its private network; None for the public one.
     """
 
     key: Path | None = None
     listen: Sequence[str] = ()
     timeout: float = 15.0
-    security: Security = Security.NOISE
+    security: Security | None = None
+    psk: Path | None = None
     muxer: MuxerName = MuxerName.YAMUX
 
     @asynccontextmanager
@@ -66,8 +76,9 @@ class Node:
             key=None if self.key is None else load(self.key),
             listen=self.listen,
             services=services,
-            security=[SECURITY[self.security]],
+            security=None if self.security is None else [SECURITY[self.security]],
             muxers=[MUXERS[self.muxer]()],
+            psk=None if self.psk is None else PreSharedKey.load(self.psk),
             config=HostConfig(swarm=SwarmConfig(dial_timeout=self.timeout)),
         )
 

@@ -22,6 +22,7 @@ class Security(enum.StrEnum):
     """What ``--security`` takes."""
 
     NOISE = "noise"
+    TLS = "tls"
     PLAINTEXT = "plaintext"
 
 
@@ -60,6 +61,13 @@ def check_seconds(value: float) -> float:
     """Refuse times that are none. A callback for options."""
     if not 0 < value < math.inf:
         raise typer.BadParameter("must be a positive number of seconds")
+    return value
+
+
+def check_psk(context: typer.Context, value: Path | None) -> Path | None:
+    """Refuse to go without where that is forced. A callback for options."""
+    if value is None and context.find_root().params.get("force_private"):
+        raise typer.BadParameter("this must be a private network (LIBP2P_FORCE_PNET), so there must be a key")
     return value
 
 
@@ -106,8 +114,26 @@ Timeout = Annotated[
     ),
 ]
 SecurityOption = Annotated[
-    Security,
-    typer.Option("--security", help="How to secure connections; plaintext is for tests.", rich_help_panel=_NODE),
+    Security | None,
+    typer.Option(
+        "--security",
+        help="The one way to secure connections; by default noise and tls. Plaintext is for tests.",
+        rich_help_panel=_NODE,
+        show_default=False,
+    ),
+]
+PskFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--psk",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        callback=check_psk,
+        help="Be in the private network whose key is in FILE.",
+        rich_help_panel=_NODE,
+        show_default=False,
+    ),
 ]
 MuxerOption = Annotated[
     MuxerName, typer.Option("--muxer", help="How streams share a connection.", rich_help_panel=_NODE)

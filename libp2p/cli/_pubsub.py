@@ -18,7 +18,7 @@ from ._options import (
     Listen,
     MuxerName,
     MuxerOption,
-    Security,
+    PskFile,
     SecurityOption,
     Timeout,
     Verbose,
@@ -53,7 +53,8 @@ def sub(
     count: SubCount = 0,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
@@ -61,7 +62,7 @@ def sub(
     """Print the messages of TOPIC as they come. With -v, or as JSON, also which peers are in it."""
     _check_company(peers, listen)
     out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
     run(partial(_sub, node, out, topic, peers or (), count or math.inf), out)
 
 
@@ -101,7 +102,8 @@ def pub(
     wait_for: MinPeers = 1,
     key: KeyFile = None,
     timeout: Timeout = 15.0,
-    security: SecurityOption = Security.NOISE,
+    security: SecurityOption = None,
+    psk: PskFile = None,
     muxer: MuxerOption = MuxerName.YAMUX,
     as_json: Json = False,
     verbose: Verbose = 0,
@@ -112,7 +114,7 @@ def pub(
     """
     _check_company(peers, listen)
     out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, muxer=muxer)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
     run(partial(_pub, node, out, topic, messages or (), peers or (), wait_for), out)
 
 

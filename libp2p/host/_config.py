@@ -14,11 +14,13 @@ class HostConfig:
     Attributes:
         swarm: connections: timeouts, limits, trimming.
         close_grace: seconds that services and connections may spend on farewells when the host closes.
+        force_private_network: refuse to start without the key of a private network.
         strict: raise bugs in handlers and validators instead of containing them; for tests.
     """
 
     swarm: SwarmConfig = field(default_factory=SwarmConfig)
     close_grace: float = 2.0
+    force_private_network: bool = False
     strict: bool = False
 
     def __post_init__(self) -> None:

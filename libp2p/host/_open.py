@@ -13,9 +13,10 @@ from multiaddr import Multiaddr
 
 from .._util.contain import Containment
 from .._util.nursery import Block, open_unwrapping_nursery
-from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityFactory, Service, Transport
+from ..abc import Muxer, Peerstore, Protector, ProtocolId, Resolver, SecurityFactory, Service, Transport
 from ..addressing import parse
 from ..crypto.keys import PrivateKey
+from ..errors import PrivateNetworkRequired
 from ..peer_id import PeerId
 from ..swarm import Gater, Handler, Swarm
 from ._config import HostConfig
@@ -35,9 +36,11 @@ async def open_host(
     resolver: Resolver,
     gater: Gater,
     config: HostConfig,
+    protector: Protector | None = None,
 ) -> AsyncIterator[RunningHost]:
     """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
     with closing(peerstore):
+        _check_privacy(config, transports, protector)
         containment = Containment(strict=config.strict)
         handlers: dict[ProtocolId, Handler] = {}
         muxer_ids = [muxer.protocol for muxer in muxers]
@@ -52,12 +55,23 @@ async def open_host(
             containment=containment,
             handlers=handlers,
             config=config.swarm,
+            protector=protector,
         )
         host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
         async with _running(host, config, services, listen):
             yield host
             # Only after the block ended in order: nobody new while services and connections say goodbye.
             await swarm.stop_listening()
+
+
+def _check_privacy(config: HostConfig, transports: Sequence[Transport], protector: Protector | None) -> None:
+    """Nothing of a host that belongs into a private network may be reachable outside of it."""
+    if protector is None:
+        if config.force_private_network:
+            raise PrivateNetworkRequired("this host must be in a private network, and has no pre-shared key")
+        return
+    if public := [type(transport).__name__ for transport in transports if transport.brings_security]:
+        raise PrivateNetworkRequired(f"{', '.join(public)} cannot be part of a private network; leave it out")
 
 
 @asynccontextmanager

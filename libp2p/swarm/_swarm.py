@@ -20,6 +20,7 @@ from ..abc import (
     Muxer,
     Network,
     Peerstore,
+    Protector,
     ProtocolId,
     Resolver,
     SecurityProtocol,
@@ -54,6 +55,7 @@ class Swarm(Network):
     Args:
         local_peer: this host's id; connections to it are refused.
         handlers: protocol id to handler; shared with, and changed by, the host.
+        protector: of the private network; None in the public one.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Swarm(Network):
         containment: Containment,
         handlers: Mapping[ProtocolId, Handler],
         config: SwarmConfig,
+        protector: Protector | None = None,
     ) -> None:
         self._local_peer = local_peer
         self._peerstore = peerstore
@@ -83,7 +86,7 @@ class Swarm(Network):
         self.scopes: Scopes = Scopes(config.limits)
         self.tags: Tags = Tags()
         self.events: EventBus = EventBus()
-        upgrader = Upgrader(security, muxers)
+        upgrader = Upgrader(security, muxers, protector)
         self._dialing = Dialing(
             transports=self._transports,
             upgrader=upgrader,

@@ -15,6 +15,7 @@ from ..abc import (
     EagerSecurityProtocol,
     MuxedConnection,
     Muxer,
+    Protector,
     ProtocolId,
     RawConnection,
     SecureChannel,
@@ -104,9 +105,13 @@ class Upgrader:
     Args:
         security: security protocols, best first.
         muxers: muxers, best first.
+        protector: of the private network; None in the public one.
     """
 
-    def __init__(self, security: Sequence[SecurityProtocol], muxers: Sequence[Muxer]) -> None:
+    def __init__(
+        self, security: Sequence[SecurityProtocol], muxers: Sequence[Muxer], protector: Protector | None = None
+    ) -> None:
+        self._protector = protector
         self._security = {protocol.protocol: protocol for protocol in security}
         self._muxers = {muxer.protocol: muxer for muxer in muxers}
 
@@ -153,6 +158,9 @@ class Upgrader:
         )
 
     def _finished(self, conn: SecureMuxedConnection, peer: PeerId | None) -> Upgraded:
+        if self._protector is not None:
+            conn.abort()
+            raise SecurityError("this transport cannot be part of a private network", stage="private network")
         if peer is not None and conn.remote_peer != peer:
             conn.abort()
             raise PeerIdMismatch(peer, conn.remote_peer)
@@ -169,14 +177,18 @@ class Upgrader:
     async def _secure(
         self, raw: RawConnection, direction: Direction, peer: PeerId | None, progress: Progress, patient: bool
     ) -> tuple[SecureChannel, ProtocolId]:
+        stream = raw.stream
+        if self._protector is not None:
+            progress.reached("private network")
+            stream = await self._protector.protect(stream)
         progress.reached("security negotiation")
         first = next(iter(self._security.values()))
         if direction is Direction.OUTBOUND and isinstance(first, EagerSecurityProtocol) and not patient:
-            channel, protocol = await self._secure_eagerly(raw.stream, first, peer, progress), first.protocol
+            channel, protocol = await self._secure_eagerly(stream, first, peer, progress), first.protocol
         elif direction is Direction.OUTBOUND:
-            channel, protocol = await self._secure_outbound(raw.stream, peer, progress)
+            channel, protocol = await self._secure_outbound(stream, peer, progress)
         else:
-            channel, protocol = await self._secure_inbound(raw.stream, peer, progress)
+            channel, protocol = await self._secure_inbound(stream, peer, progress)
         if peer is not None and channel.remote_peer != peer:
             # Security protocols compare first; this line keeps a careless one from mattering.
             raise PeerIdMismatch(peer, channel.remote_peer)

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import trio
 from trio.abc import Stream as ByteStream
 
-from ..abc import Connection, Muxer, Resolver, SecurityFactory, Service
+from ..abc import Connection, Muxer, Protector, Resolver, SecurityFactory, Service
 from ..crypto.keys import PrivateKey
 from ..host import HostConfig, RunningHost, open_host
 from ..muxers.yamux import Yamux
@@ -87,6 +87,7 @@ async def open_memory_host(
     resolver: Resolver | None = None,
     config: HostConfig | None = None,
     strict: bool = True,
+    psk: Protector | None = None,
     wrap: Callable[[ByteStream], ByteStream] | None = None,
 ) -> AsyncIterator[RunningHost]:
     """Run one host on ``network``; see :func:`memory_network` for most arguments.
@@ -99,6 +100,7 @@ async def open_memory_host(
         gater: allows everything by default.
         resolver: for names in addresses; the system's by default.
         strict: raise what containment would contain.
+        psk: the key of the private network it is in; none by default.
         wrap: put around every raw stream of this host; see :mod:`libp2p.testing.flaky`.
     """
     transport = Memory(network, name, ip=ip)
@@ -115,6 +117,7 @@ async def open_memory_host(
         resolver=resolver or DnsResolver(),
         gater=gater or Gater(),
         config=replace(config or HostConfig(), strict=strict),
+        protector=psk,
     ) as host:
         yield host
     if used := {name: count for name, count in host.swarm.scopes.usage().items() if count}:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from libp2p.security.pnet import PreSharedKey
 from tests.cli.program import Program, command, environment, result_of
 
 pytest.importorskip("typer")
@@ -125,6 +126,46 @@ def test_listening_with_a_key_in_plaintext_over_mplex(tmp_path: Path) -> None:
         node.out.until("^- ….{8} disconnected: ")
         assert node.interrupt() == 130
         assert [line for line in node.err.rest() if "Ctrl-C" not in line] == []
+
+
+def test_over_tls(addr: str) -> None:
+    assert result_of("ping", addr, "--count", "1", "--security", "tls").status == 0
+
+
+def test_in_a_private_network(tmp_path: Path) -> None:
+    psk, other = tmp_path / "swarm.key", tmp_path / "other.key"
+    for path in (psk, other):
+        path.write_bytes(PreSharedKey.generate().to_file())
+    with Program("listen", LOOPBACK, "--psk", str(psk)) as node:
+        where = node.out.until("/p2p/").string
+        assert result_of("ping", where, "--count", "1", "--psk", str(psk)).status == 0
+        for options in ([], ["--psk", str(other)]):
+            result = result_of("dial", where, "--timeout", "3", *options)
+            assert result.status == 1
+            assert "Traceback" not in result.err
+
+
+def test_a_key_of_a_private_network_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "swarm.key"
+    assert result_of("dial", NOBODY, "--psk", str(path)).status == 2
+    path.write_text("nonsense")
+    result = result_of("dial", NOBODY, "--psk", str(path))
+    assert result.status == 1
+    assert "swarm.key: a pre-shared key begins with the line" in result.err
+
+
+def test_PN4_a_private_network_can_be_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBP2P_FORCE_PNET", "1")
+    for arguments in (["listen", LOOPBACK], ["dial", NOBODY], ["pubsub", "pub", "topic", "x"]):
+        result = result_of(*arguments)
+        assert (result.status, result.out) == (2, [])
+        assert "private network" in result.err
+    assert result_of("key", "new", str(tmp_path / "key")).status == 0, "this runs no node"
+    psk = tmp_path / "swarm.key"
+    psk.write_bytes(PreSharedKey.generate().to_file())
+    assert result_of("dial", NOBODY, "--psk", str(psk), "--json").record["error"]["type"] == "DialError"
+    monkeypatch.setenv("LIBP2P_FORCE_PNET", "0")
+    assert result_of("dial", NOBODY, "--json").record["error"]["type"] == "DialError"
 
 
 def test_events_as_json() -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa as openssl_rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libp2p.crypto import _codec, rsa
+from libp2p.crypto import _codec, _der, rsa
 from libp2p.crypto.keys import KeyType, unmarshal_public_key
 from libp2p.errors import DecodeError
 from tests.crypto.vectors import private_key
@@ -132,18 +132,18 @@ def test_k2_public_der_in_other_forms() -> None:
 
 
 def test_k2_numbers_in_other_forms() -> None:
-    padded = rsa._write(0x30, b"\x02\x82\x01\x02\x00\x00" + N_2048.to_bytes(256, "big") + b"\x02\x03\x01\x00\x01")
-    negative = rsa._write(0x30, b"\x02\x82\x01\x00" + N_2048.to_bytes(256, "big") + b"\x02\x03\x01\x00\x01")
+    padded = _der.write(0x30, b"\x02\x82\x01\x02\x00\x00" + N_2048.to_bytes(256, "big") + b"\x02\x03\x01\x00\x01")
+    negative = _der.write(0x30, b"\x02\x82\x01\x00" + N_2048.to_bytes(256, "big") + b"\x02\x03\x01\x00\x01")
     three = rsa._sequence((N_2048, 65537, 1))
     one = rsa._sequence((N_2048,))
     behind = rsa._sequence((N_2048, 65537)) + b"\x00"
-    other = rsa._write(0x30, rsa._write(0x04, b"x") * 2)
+    other = _der.write(0x30, _der.write(0x04, b"x") * 2)
     for numbers in (padded, negative, three, one, behind, other, b""):
-        raw = rsa._write(0x30, rsa._ALGORITHM + rsa._write(0x03, b"\x00" + numbers))
+        raw = _der.write(0x30, rsa._ALGORITHM + _der.write(0x03, b"\x00" + numbers))
         with pytest.raises(DecodeError):
             rsa.decode_public(raw)
     with pytest.raises(DecodeError):
-        rsa.decode_public(rsa._write(0x30, rsa._ALGORITHM + rsa._write(0x03, b"\x00") + b"\x05\x00"))
+        rsa.decode_public(_der.write(0x30, rsa._ALGORITHM + _der.write(0x03, b"\x00") + b"\x05\x00"))
 
 
 def numbers() -> list[int]:
@@ -176,7 +176,7 @@ def test_k2_private_der_in_other_forms() -> None:
         SMALL.raw[:-1],
         rsa._sequence(tuple(numbers()[:8])),
         b"\x30\x84\x00\x00" + SMALL.raw[2:],
-        rsa._write(0x30, b"\x02\x02\x00" + SMALL.raw[6:]),  # version in two bytes
+        _der.write(0x30, b"\x02\x02\x00" + SMALL.raw[6:]),  # version in two bytes
         b"",
     ):
         with pytest.raises(DecodeError):

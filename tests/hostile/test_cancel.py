@@ -14,7 +14,9 @@ from libp2p.errors import DialError, Libp2pError
 from libp2p.host import HostConfig, RunningHost
 from libp2p.protocols.ping import Ping, ping
 from libp2p.protocols.pubsub import Pubsub
+from libp2p.security.noise import Noise
 from libp2p.security.plaintext import Plaintext
+from libp2p.security.tls import Tls
 from libp2p.swarm import SwarmConfig
 from libp2p.testing import Hosts, Link, MemoryNetwork, memory_network, open_memory_host
 from libp2p.testing.cut import Scenario, cut_everywhere
@@ -185,16 +187,22 @@ class _UpgradeNoise(_Dial):
     """Noise with real keys."""
 
     link = Link(latency=0.05)
-    security = None  # type: ignore[assignment]
+    security = (Noise,)  # type: ignore[assignment]
 
     @asynccontextmanager
     async def setup(self) -> AsyncIterator[_State]:
         async with (
-            memory_network(2, defaults=(Ping,), link=self.link) as hosts,
+            memory_network(2, defaults=(Ping,), link=self.link, security=self.security) as hosts,
             trio.open_nursery() as nursery,
         ):
             yield _State(hosts.network, hosts, nursery)
             nursery.cancel_scope.cancel()
+
+
+class _UpgradeTls(_UpgradeNoise):
+    """TLS with real keys."""
+
+    security = (Tls,)  # type: ignore[assignment]
 
 
 class _SharedDial(_Dial):
@@ -374,6 +382,7 @@ SCENARIOS: dict[type[Scenario[_State]], tuple[int, int]] = {
     _Accept: (1, 55),
     _Upgrade: (2, 55),
     _UpgradeNoise: (2, 40),
+    _UpgradeTls: (2, 40),
     _SharedDial: (1, 28),
     _Open: (3, 25),
     _OpenOptimistic: (3, 25),

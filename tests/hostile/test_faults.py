@@ -7,10 +7,12 @@ from functools import partial
 import pytest
 import trio
 
-from libp2p.abc import Stream
+from libp2p.abc import SecurityFactory, Stream
 from libp2p.errors import Libp2pError
 from libp2p.host import HostConfig, RunningHost
 from libp2p.protocols.ping import ping
+from libp2p.security.noise import Noise
+from libp2p.security.tls import Tls
 from libp2p.swarm import BackoffConfig, SwarmConfig
 from libp2p.testing import MemoryNetwork, memory_network, open_memory_host
 from libp2p.testing.flaky import Dribble, Fault, Flaky, Plan
@@ -121,7 +123,7 @@ class _AtByte:
         return data[: max(0, room)]
 
 
-async def _edges(dialer: bool, around: int) -> list[int]:
+async def _edges(dialer: bool, around: int, security: SecurityFactory) -> list[int]:
     """The counts of bytes at which that side's writes begin and end in a conversation, and so many ``around``."""
     found: set[int] = set()
 
@@ -130,7 +132,7 @@ async def _edges(dialer: bool, around: int) -> list[int]:
             for edge in (wire.sent, wire.sent + len(data)):
                 found.update(range(edge - around, edge + around + 1))
 
-    async with memory_network(2, config=IMPATIENT) as hosts:
+    async with memory_network(2, config=IMPATIENT, security=[security]) as hosts:
         hosts[1].handle(ECHO, _echo)
         with hosts.network.tap(tap):
             assert await _attempt(hosts[0], hosts[1]) == "success"
@@ -139,13 +141,14 @@ async def _edges(dialer: bool, around: int) -> list[int]:
 
 @pytest.mark.parametrize("what", ["RST", "FIN", "stall"])
 @pytest.mark.parametrize("who", ["dialer", "listener"])
-async def test_T8_the_connection_fails_at_every_edge(who, what) -> None:
+@pytest.mark.parametrize("security", [Noise, Tls], ids=["noise", "tls"])
+async def test_T8_the_connection_fails_at_every_edge(who, what, security) -> None:
     """An echo is whole or an error, a stalled one ends at its deadline, and the next one works."""
-    edges = await _edges(who == "dialer", around=1 if what == "RST" else 0)
+    edges = await _edges(who == "dialer", around=1 if what == "RST" else 0, security=security)
     assert len(edges) > 10
     for at in edges:
         fault = _AtByte(at, who == "dialer", what)
-        async with memory_network(2, config=IMPATIENT, seed=at) as hosts:
+        async with memory_network(2, config=IMPATIENT, seed=at, security=[security]) as hosts:
             asking, answering = hosts
             answering.handle(ECHO, _echo)
             with hosts.network.tap(fault):

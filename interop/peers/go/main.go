@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -18,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/pnet"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -42,6 +44,7 @@ type features struct {
 	Muxers      []string          `json:"muxers"`
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
+	PSK         bool              `json:"psk"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -54,6 +57,7 @@ func supported() features {
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "none"},
+		PSK:         true,
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }
@@ -79,6 +83,7 @@ type options struct {
 	keyType   string
 	pubsub    string
 	listen    []ma.Multiaddr
+	psk       pnet.PSK // nil in the public network
 	features  bool
 	quiet     bool
 }
@@ -92,6 +97,10 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
+		opts.psk, err = hex.DecodeString(text)
+		return err
+	})
 	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
 	flag.BoolVar(&opts.features, "features", false, "print what this peer can do and exit")
 	flag.Func("listen", "multiaddr to listen on, may repeat; none listens nowhere", func(addr string) error {

@@ -77,6 +77,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	}
 	h, err := libp2p.New(
 		libp2p.Identity(key),
+		libp2p.PrivateNetwork(opts.psk),
 		// Not empty, as the default is, so that a suite sees identify carry it.
 		libp2p.ProtocolVersion("ipfs/0.1.0"),
 		libp2p.UserAgent(strings.ReplaceAll(version, " ", "/")),

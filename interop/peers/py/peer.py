@@ -43,6 +43,8 @@ from libp2p.rcmgr.manager import ResourceLimits
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS
+from libp2p.security.tls.transport import TLSTransport
 from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
 from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
@@ -88,6 +90,8 @@ MUXERS = {
 
 SECURITIES = {
     "noise": lambda keys, _: {NOISE: NoiseTransport(keys, noise_privkey=x25519.create_new_key_pair().private_key)},
+    # Without muxers for ALPN: it would offer them, and negotiate the muxer again all the same.
+    "tls": lambda keys, _: {TLS: TLSTransport(keys)},
     "plaintext": lambda keys, peerstore: {PLAINTEXT_PROTOCOL_ID: InsecureTransport(keys, peerstore=peerstore)},
 }
 
@@ -103,6 +107,7 @@ FEATURES = {
         "ecdsa": "py-libp2p has no code to sign with ECDSA keys or to read those of others",
         "long-hold": "a py-libp2p yamux writer gives up when its window stays empty for 5 seconds",
         "mplex-back-pressure": "py-libp2p resets an mplex stream that nobody reads for 5 seconds",
+        "psk": "py-libp2p's private networks are of another kind: Salsa20 with nonces of 8 bytes",
         "mplex-full-duplex": "a py-libp2p mplex stream writes nothing while a read waits: echoes write and read in turn",
     },
 }

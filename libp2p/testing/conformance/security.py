@@ -62,10 +62,12 @@ class SecurityConformance(ABC):
 
     Attributes:
         proves: whether it proves identities and protects bytes; False for plaintext.
+        step: cut and change every handshake at each ``step``-th byte; more than 1 for long ones.
         seconds: how long each test may take.
     """
 
     proves: bool = True
+    step: int = 1
     seconds: float = 30.0
 
     @abstractmethod
@@ -241,20 +243,21 @@ class SecurityConformance(ABC):
     async def test_cut_at_every_byte(self) -> None:
         """The other side's end, anywhere in the handshake, is an error at once."""
         for who in Direction:
-            total = await self._handshake_size(who)
-            for at in range(total):
+            for at in range(0, await self._handshake_size(who), self.step):
                 async with self._connected() as meeting:
-                    with meeting.network.tap(_cut(who, at)):
+                    lost: list[bytes] = []
+                    with meeting.network.tap(_cut(who, at, lost)):
                         await self._secure(meeting)
                     victim = Direction.INBOUND if who is Direction.OUTBOUND else Direction.OUTBOUND
-                    assert isinstance(meeting.outcomes[victim].error, SecurityError), f"{who} cut at {at}"
+                    # Not every handshake is as long as the one that was measured: some signatures are shorter.
+                    assert isinstance(meeting.outcomes[victim].error, SecurityError) or not lost, f"{who} cut at {at}"
 
     async def test_every_byte_changed(self) -> None:
         """A changed byte anywhere fails the handshake, for a protocol that proves anything."""
         if not self.proves:
             return
         for who in Direction:
-            for at in range(await self._handshake_size(who)):
+            for at in range(0, await self._handshake_size(who), self.step):
                 async with self._connected() as meeting:
                     with meeting.network.tap(_flip(who, at)), trio.move_on_after(1):
                         await self._secure(meeting)
@@ -291,8 +294,8 @@ class SecurityConformance(ABC):
                 await trio.lowlevel.checkpoint()
 
 
-def _cut(who: Direction, at: int) -> Callable[[Wire, bytes], bytes | None]:
-    """Let the bytes of ``who`` end after the first ``at``."""
+def _cut(who: Direction, at: int, lost: list[bytes]) -> Callable[[Wire, bytes], bytes | None]:
+    """Let the bytes of ``who`` end after the first ``at``; what is cut off goes to ``lost``."""
 
     def tap(wire: Wire, data: bytes) -> bytes | None:
         if wire.dialer is not (who is Direction.OUTBOUND):
@@ -300,6 +303,8 @@ def _cut(who: Direction, at: int) -> Callable[[Wire, bytes], bytes | None]:
         room = max(0, at - wire.sent)
         if len(data) >= room:
             wire.connection.end(dialer=wire.dialer)
+            if len(data) > room:
+                lost.append(data[room:])
             return data[:room]
         return None
 

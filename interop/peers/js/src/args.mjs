@@ -8,6 +8,7 @@ const OPTIONS = {
   muxer: { type: 'string', default: 'yamux' },
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
+  psk: { type: 'string' },
   quiet: { type: 'boolean', default: false },
   features: { type: 'boolean', default: false }
 }
@@ -30,7 +31,12 @@ export function readArgs (argv) {
     }
   }
 
+  if (values.psk != null && !/^[0-9a-f]{64}$/.test(values.psk)) {
+    throw new Error('--psk takes 64 hexadecimal digits')
+  }
+
   return {
+    psk: values.psk,
     security: values.security,
     muxer: values.muxer,
     keyType: values['key-type'],

@@ -7,10 +7,11 @@ export const FEATURES = {
   name: 'js',
   version: `js-libp2p ${dependencies.libp2p}`,
   transports: ['tcp'],
-  securities: ['noise', 'plaintext'],
+  securities: ['noise', 'tls', 'plaintext'],
   muxers: ['yamux', 'mplex'],
   key_types: ['ed25519', 'secp256k1', 'rsa'],
   pubsub: ['floodsub'],
+  psk: true,
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
     'mplex-back-pressure': '@libp2p/mplex cannot pause a sender: a stream is reset when 16 MiB of it wait unread'

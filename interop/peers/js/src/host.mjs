@@ -5,7 +5,9 @@ import { mplex } from '@libp2p/mplex'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { plaintext } from '@libp2p/plaintext'
+import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { MAX_UNREAD } from './streams.mjs'
@@ -21,6 +23,7 @@ const KEY_TYPES = {
 
 const SECURITIES = {
   noise: () => noise(),
+  tls: () => tls(),
   plaintext: () => plaintext()
 }
 
@@ -44,14 +47,18 @@ const PUBSUBS = {
   none: () => ({})
 }
 
+/** The key in the format of key files, which is what the package reads. */
+const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base16/\n${psk}`)
+
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
-export async function createHost ({ security, muxer, keyType, pubsub, listen }) {
+export async function createHost ({ security, muxer, keyType, pubsub, listen, psk }) {
   return createLibp2p({
     start: false,
     privateKey: await KEY_TYPES[keyType](),
     addresses: { listen },
     // 0 switches the time limit of idle sockets off: a suite may be silent for long.
     transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
+    ...(psk == null ? {} : { connectionProtector: preSharedKey({ psk: keyFile(psk) }) }),
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],
     connectionManager: {

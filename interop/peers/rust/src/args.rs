@@ -1,6 +1,6 @@
 //! The command line of the interop contract, and the answer to `--features`.
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, pnet::PreSharedKey};
 use serde_json::{Value, json};
 
 pub const TRANSPORTS: &[&str] = &["tcp", "ws", "quic-v1"];
@@ -17,6 +17,7 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
+    pub psk: Option<PreSharedKey>,
     pub quiet: bool,
     pub features: bool,
 }
@@ -31,6 +32,7 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
+            psk: None,
             quiet: false,
             features: false,
         };
@@ -55,6 +57,7 @@ impl Args {
                 "--muxer" => args.muxer = one_of(MUXERS, &flag, value)?,
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
+                "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 _ => return Err(format!("unknown flag {flag}")),
             }
         }
@@ -72,6 +75,13 @@ impl Args {
         }
         Ok(args)
     }
+}
+
+/// The package reads the format of key files.
+fn pre_shared_key(text: &str) -> Result<PreSharedKey, String> {
+    format!("/key/swarm/psk/1.0.0/\n/base16/\n{text}")
+        .parse()
+        .map_err(|e| format!("--psk: {e}"))
 }
 
 fn one_of(allowed: &[&str], flag: &str, value: String) -> Result<String, String> {
@@ -116,6 +126,7 @@ pub fn features() -> Value {
         "muxers": MUXERS,
         "key_types": KEY_TYPES,
         "pubsub": PUBSUBS,
+        "psk": true,
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

@@ -10,7 +10,9 @@ use libp2p::{
         upgrade::Version,
     },
     identity::Keypair,
-    noise, plaintext, quic, tcp, tls, yamux,
+    noise, plaintext,
+    pnet::{PnetConfig, PreSharedKey},
+    quic, tcp, tls, yamux,
 };
 
 /// Time for the connection, security and muxer together; the same as in libp2p's own builder.
@@ -24,17 +26,44 @@ pub fn build(
     transport: &str,
     security: &str,
     muxer: &str,
+    psk: Option<PreSharedKey>,
 ) -> Result<Connections, String> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default());
     match transport {
-        "tcp" => upgraded(tcp, keypair, security, muxer),
-        "ws" => upgraded(libp2p_websocket::Config::new(tcp), keypair, security, muxer),
+        "tcp" => protected(tcp, psk, keypair, security, muxer),
+        "ws" => protected(libp2p_websocket::Config::new(tcp), psk, keypair, security, muxer),
+        "quic-v1" if psk.is_some() => Err("QUIC has no private networks".into()),
         "quic-v1" => {
             let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
                 .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
             Ok(TransportTimeout::new(quic, CONNECT_TIMEOUT).boxed())
         }
         other => Err(format!("no transport {other}")),
+    }
+}
+
+fn protected<T>(
+    raw: T,
+    psk: Option<PreSharedKey>,
+    keypair: &Keypair,
+    security: &str,
+    muxer: &str,
+) -> Result<Connections, String>
+where
+    T: Transport + Send + Unpin + 'static,
+    T::Output: futures::AsyncRead + futures::AsyncWrite + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send + 'static,
+    T::ListenerUpgrade: Send + 'static,
+{
+    match psk {
+        None => upgraded(raw, keypair, security, muxer),
+        Some(psk) => upgraded(
+            raw.and_then(move |socket, _| PnetConfig::new(psk).handshake(socket)),
+            keypair,
+            security,
+            muxer,
+        ),
     }
 }
 

@@ -1,0 +1,167 @@
+"""The handshake, by OpenSSL over buffers in memory.
+
+OpenSSL proves that the other side holds the key of the certificate it sent. Everything else about the certificate is
+checked by :mod:`libp2p.crypto.certificate`: OpenSSL's own verification, which wants an authority and refuses critical
+extensions that it does not know, is told to accept all. So between the end of OpenSSL's handshake and
+:meth:`Engine._identify` nobody is known yet. In that gap nothing is sent and nothing is read: the dialer's last
+message, which says who dialled, waits until the listener turned out to be the right one, and a connection object
+comes into being only afterwards.
+
+Muxers are agreed by ALPN. The client lists those it speaks and then ``libp2p``; the server takes the first it knows.
+``libp2p`` leaves the choice to a multistream round.
+
+Nothing of a session outlives it: there is no early data, and no session is kept to be resumed. (OpenSSL sends tickets
+all the same, and the binding has no way to stop it; they name sessions that nobody stored.)
+
+Specification: libp2p/specs tls/tls.md, connections/inlined-muxer-negotiation.md; RFC 8446.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Sequence
+
+import trio
+from OpenSSL import SSL, crypto
+from trio.abc import Stream as ByteStream
+
+from ...abc import Direction, ProtocolId, SecureChannel
+from ...crypto.certificate import make_certificate, verify_certificate
+from ...crypto.keys import PrivateKey, PublicKey
+from ...errors import PeerIdMismatch, SecurityError
+from ...peer_id import PeerId
+from ._stream import RECEIVE_SIZE, TlsStream, explain, take_output
+
+NO_MUXER = b"libp2p"
+"""The ALPN protocol of a peer that negotiates the muxer later."""
+MAX_HANDSHAKE = 256 * 1024
+"""Bytes of a handshake read before giving up; OpenSSL refuses a ClientHello or certificates above 128 KiB."""
+CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+"""The order of the specification of TLS 1.3 and of go; the first is also the fastest."""
+
+_READ_SIZE = 65536
+_PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not name
+
+
+class Engine:
+    """What the TLS connections of a host have in common: its certificate, and one large buffer.
+
+    Args:
+        key: the identity key.
+        muxers: muxers to offer, best first.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, key: PrivateKey, muxers: Sequence[ProtocolId], clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._offered = [*(muxer.encode() for muxer in muxers), NO_MUXER]
+        self._context = self._make_context(key)
+        # Pages of an anonymous mapping take memory when they are first used.
+        self._scratch = memoryview(mmap.mmap(-1, RECEIVE_SIZE))
+
+    def _make_context(self, key: PrivateKey) -> SSL.Context:
+        own = make_certificate(key, now=self._clock())
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_tls13_ciphersuites(CIPHERS)
+        context.use_certificate(own.certificate)
+        context.use_privatekey(own.private_key)
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _accept_for_now)
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle connection keeps 40 KiB less
+        context.clear_mode(_PARTIAL_WRITE)  # one call for all records of a write
+        context.set_alpn_protos(self._offered)
+        context.set_alpn_select_callback(self._select)
+        return context
+
+    def _select(self, _: SSL.Connection, offered: list[bytes]) -> bytes:
+        """The server's choice: the first of the client's that we speak too."""
+        for protocol in offered:
+            if protocol in self._offered:
+                return protocol
+        # OpenSSL tells the client why, and pyOpenSSL raises this out of the handshake.
+        raise SecurityError(f"no ALPN protocol in common with {_names(offered[:8])}")
+
+    async def handshake(
+        self, stream: ByteStream, *, direction: Direction, peer: PeerId | None, initial: bytes
+    ) -> SecureChannel:
+        """Run the handshake; see :class:`libp2p.abc.SecurityProtocol`."""
+        connection = SSL.Connection(self._context)
+        if direction is Direction.OUTBOUND:
+            connection.set_connect_state()
+        else:
+            connection.set_accept_state()
+        await _finish(connection, stream, initial)
+        key = self._identify(connection, direction)
+        actual = PeerId.from_key(key)
+        if peer is not None and actual != peer:
+            raise PeerIdMismatch(peer, actual)
+        muxer = self._agreed_muxer(connection)
+        if direction is Direction.OUTBOUND:
+            await stream.send_all(take_output(connection))
+        # What a listener has left are OpenSSL's tickets; they leave with its first bytes.
+        secured = TlsStream(stream, connection, scratch=self._scratch)
+        return SecureChannel(stream=secured, remote_peer=actual, remote_key=key, muxer=muxer)
+
+    def _identify(self, connection: SSL.Connection, direction: Direction) -> PublicKey:
+        """Who is at the other end. Raises SecurityError; nobody is trusted by default."""
+        certificate = connection.get_peer_certificate()
+        if certificate is None:
+            raise SecurityError("the peer has no certificate")
+        # OpenSSL's chain holds the peer's own certificate on the client's side, and not on the server's.
+        others = len(connection.get_peer_cert_chain() or ()) - (direction is Direction.OUTBOUND)
+        if others:
+            raise SecurityError(f"the peer sent {others + 1} certificates instead of one")
+        return verify_certificate(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate), now=self._clock())
+
+    def _agreed_muxer(self, connection: SSL.Connection) -> ProtocolId | None:
+        agreed = connection.get_alpn_proto_negotiated()
+        if agreed not in self._offered:
+            raise SecurityError(f"the peer chose {_names([agreed])}, which was not offered" if agreed else "no ALPN")
+        return None if agreed == NO_MUXER else agreed.decode()
+
+
+def _accept_for_now(*_: object) -> bool:
+    """The verdict on the certificate is not OpenSSL's; see the theory above."""
+    return True
+
+
+async def _finish(connection: SSL.Connection, stream: ByteStream, initial: bytes) -> None:
+    """Exchange messages until OpenSSL is satisfied. What it wants to send last is left in its buffer."""
+    data, received = initial, 0
+    while True:
+        if data:
+            connection.bio_write(data)
+            received += len(data)
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except (SSL.Error, SecurityError) as exc:
+            await _send_alert(connection, stream)
+            if isinstance(exc, SecurityError):
+                raise
+            raise SecurityError(explain(exc)) from exc
+        else:
+            return
+        if received > MAX_HANDSHAKE:
+            raise SecurityError(f"the peer's handshake is longer than {MAX_HANDSHAKE} bytes")
+        if output := take_output(connection):
+            await stream.send_all(output)
+        data = bytes(await stream.receive_some(_READ_SIZE))
+        if not data:
+            raise SecurityError("the peer closed the connection during the handshake")
+
+
+async def _send_alert(connection: SSL.Connection, stream: ByteStream) -> None:
+    """Tell the peer why, if it still listens."""
+    if output := take_output(connection):
+        try:
+            await stream.send_all(output)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+
+def _names(protocols: Sequence[bytes]) -> str:
+    return ", ".join(protocol.decode("ascii", "backslashreplace") for protocol in protocols) or "nothing"

@@ -84,6 +84,7 @@ class Upgrader:
         ``raw`` is closed when this raises, cancellation included.
 
         Raises:
+            TransportError: what the transport itself had to agree on failed.
             NegotiationError: nothing in common.
             PeerIdMismatch: another peer answered.
             SecurityError: the handshake failed.
@@ -92,6 +93,8 @@ class Upgrader:
         if isinstance(raw, SecureMuxedConnection):
             return self._finished(raw, peer)
         try:
+            if raw.prepare is not None:
+                await raw.prepare()
             channel, security = await self._secure(raw, direction, peer, progress)
             muxer, leftover = await self._choose_muxer(channel, direction, progress)
         except BaseException:

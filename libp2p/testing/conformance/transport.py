@@ -68,7 +68,7 @@ class TransportConformance(ABC):
         accepted: list[RawConnection | SecureMuxedConnection] = []
 
         async def accept() -> None:
-            accepted.append(await listener.accept())
+            accepted.append(await _accept(listener))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(accept)
@@ -216,20 +216,36 @@ class TransportConformance(ABC):
 
     async def _connect_past_remains(self, dialer: Transport, listener: Listener) -> tuple[RawConnection, RawConnection]:
         """Connect to a listener whose queue may hold connections that ended before they were accepted."""
-        ours = await dialer.dial(listener.addresses[0], peer=None)
-        while True:
-            theirs = await listener.accept()
+        accepted: list[RawConnection] = []
+
+        async def accept() -> None:
+            while True:
+                conn = await listener.accept()
+                assert isinstance(conn, RawConnection)
+                accepted.append(conn)
+                try:
+                    await _prepare(conn)
+                except TransportError:
+                    pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            ours = await dialer.dial(listener.addresses[0], peer=None)
             assert isinstance(ours, RawConnection)
-            assert isinstance(theirs, RawConnection)
-            if theirs.remote_addr == ours.local_addr:
-                return ours, theirs
-            await theirs.stream.aclose()
+            while all(conn.remote_addr != ours.local_addr for conn in accepted):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        *remains, theirs = accepted
+        for conn in remains:
+            await trio.aclose_forcefully(conn.stream)
+        return ours, theirs
 
     async def test_many_connections(self) -> None:
         """At once, each with its own bytes."""
         async with self._listening() as (dialer, listener):
 
             async def echo(conn: RawConnection) -> None:
+                await _prepare(conn)
                 await conn.stream.send_all(await receive_exactly(conn.stream, 8))
                 await conn.stream.aclose()
 
@@ -250,6 +266,18 @@ class TransportConformance(ABC):
                 nursery.start_soon(serve, nursery)
                 for number in range(50):
                     nursery.start_soon(ask, number)
+
+
+async def _accept(listener: Listener) -> RawConnection | SecureMuxedConnection:
+    conn = await listener.accept()
+    if isinstance(conn, RawConnection):
+        await _prepare(conn)
+    return conn
+
+
+async def _prepare(conn: RawConnection) -> None:
+    if conn.prepare is not None:
+        await conn.prepare()
 
 
 async def _fill(*streams: DirectStream, settle: float) -> None:

@@ -6,6 +6,8 @@ import datetime
 import ipaddress
 import ssl
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -16,16 +18,17 @@ from cryptography.x509.oid import NameOID
 __all__ = ["self_signed", "tls_pair"]
 
 
-def self_signed(*names: str, days: float = 1.0) -> tuple[bytes, bytes]:
+def self_signed(*names: str, days: float = 1.0, clock: Callable[[], float] = time.time) -> tuple[bytes, bytes]:
     """Return a certificate for ``names`` and its key, both as PEM.
 
     Args:
         names: host names and IP addresses.
         days: how long it is valid from now; negative for one that has expired.
+        clock: tells what is now.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = datetime.datetime.fromtimestamp(clock(), datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

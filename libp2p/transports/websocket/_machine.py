@@ -23,7 +23,6 @@ Source: RFC 6455; libp2p/specs websockets (binary frames only).
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections.abc import Callable
 
@@ -66,10 +65,11 @@ def mask(data: Buffer, key: bytes) -> bytes:
     return b"".join((*pieces, mask(view[whole:], key)))
 
 
-@functools.cache
-def _head_size(second: int) -> int:
-    """Bytes of the head of a frame whose second byte is ``second``."""
-    return 2 + {126: 2, 127: 8}.get(second & ~_MASKED, 0) + (_MASK_SIZE if second & _MASKED else 0)
+_HEAD_SIZE = tuple(
+    2 + {126: 2, 127: 8}.get(second & ~_MASKED, 0) + (_MASK_SIZE if second & _MASKED else 0) for second in range(256)
+)
+"""Bytes of a frame's head, by its second byte."""
+_LONGEST_HEAD = max(_HEAD_SIZE)
 
 
 class Frames:
@@ -81,16 +81,17 @@ class Frames:
     """
 
     __slots__ = (
-        "_answer", "_client", "_close_sent", "_control", "_control_kind", "_dead", "_empty", "_head", "_in_message",
-        "_key_in", "_key_out", "_left", "_make_key", "_offered", "_owed", "_rest", "closed",
+        "_answer", "_client", "_close_sent", "_control", "_control_kind", "_empty", "_head", "_in_message",
+        "_key_in", "_key_out", "_left", "_make_key", "_offered", "_owed", "_rest", "closed", "error",
     )  # fmt: skip
 
     def __init__(self, *, client: bool, make_key: Callable[[], bytes]) -> None:
         self.closed: bool = False
         """Whether the peer said that nothing more will come."""
+        self.error: str | None = None
+        """Which rule the peer broke; the machine is dead then."""
         self._client = client
         self._make_key = make_key
-        self._dead: str | None = None
         # input
         self._head = bytearray()
         self._left = 0
@@ -120,30 +121,31 @@ class Frames:
         Raises:
             RemoteProtocolError: the peer broke the rules; the machine is dead, and can only say so.
         """
-        if self._dead is not None:
-            raise RemoteProtocolError(self._dead)
+        if self.error is not None:
+            raise RemoteProtocolError(self.error)
         read = written = 0
         self._empty = 0
         try:
             while read < size and not self.closed:
                 if not self._left:
-                    read += self._take_head(buffer[read:size])
+                    read += self._take_head(buffer[read : min(read + _LONGEST_HEAD, size)])
                     continue
                 count = min(self._left, size - read)
                 data: Buffer = buffer[read : read + count]
-                if self._key_in:
-                    data = mask(data, self._key_in)
-                    self._key_in = _turned(self._key_in, count)
-                read += count
+                if key := self._key_in:
+                    data = mask(data, key)
                 self._left -= count
+                if self._left:
+                    self._key_in = _turned(key, count)
                 if self._control is not None:
                     self._take_control(data)
                 else:
-                    if self._key_in or written + count != read:
+                    if key or written != read:
                         buffer[written : written + count] = data
                     written += count
+                read += count
         except RemoteProtocolError as exc:
-            self._dead = str(exc)
+            self.error = str(exc)
             self.close(CLOSE_PROTOCOL_ERROR)
             raise
         return written
@@ -156,25 +158,43 @@ class Frames:
     def _take_head(self, data: memoryview) -> int:
         """Go on reading the head of a frame; returns how many bytes belong to it."""
         head = self._head
+        if not head and len(data) == _LONGEST_HEAD:  # the usual case: all of it is there
+            size = _HEAD_SIZE[data[1]]
+            self._begin(bytes(data[:size]))
+            return size
         used = max(2 - len(head), 0)
         head += data[:used]
         if len(head) < 2:
             return len(data)
-        missing = _head_size(head[1]) - len(head)
+        missing = _HEAD_SIZE[head[1]] - len(head)
         head += data[used : used + missing]
         used = min(used + missing, len(data))
-        if len(head) == _head_size(head[1]):
+        if len(head) == _HEAD_SIZE[head[1]]:
             self._begin(bytes(head))
             head.clear()
         return used
 
     def _begin(self, head: bytes) -> None:
-        kind, final = head[0] & 0x0F, bool(head[0] & _FINAL)
-        if head[0] & _RESERVED:
-            raise RemoteProtocolError("a frame with reserved bits, though no extension was agreed on")
-        if bool(head[1] & _MASKED) is self._client:
+        first, second = head[0], head[1]
+        if (second >= _MASKED) is self._client:
             raise RemoteProtocolError("a masked frame of a server" if self._client else "an unmasked frame of a client")
         size = self._payload_size(head)
+        if first != _FINAL | _BINARY or self._in_message:
+            self._begin_unusual(first, size)
+        if not size or self._control is not None:
+            self._empty += 1
+            if self._empty > MAX_EMPTY_FRAMES:
+                raise RemoteProtocolError("a flood of frames without payload")
+        self._left = size
+        self._key_in = head[-_MASK_SIZE:] if second & _MASKED else b""
+        if self._control is not None and not size:
+            self._take_control(b"")
+
+    def _begin_unusual(self, first: int, size: int) -> None:
+        """Begin a frame that is no whole binary message."""
+        kind, final = first & 0x0F, bool(first & _FINAL)
+        if first & _RESERVED:
+            raise RemoteProtocolError("a frame with reserved bits, though no extension was agreed on")
         if kind in (_CLOSE, _PING, _PONG):
             if size > MAX_CONTROL or not final:
                 raise RemoteProtocolError("a control frame that is too long, or in pieces")
@@ -185,14 +205,6 @@ class Frames:
             raise RemoteProtocolError("a message inside a message" if self._in_message else "a piece of no message")
         else:
             self._in_message = not final
-        if self._control is not None or not size:
-            self._empty += 1
-            if self._empty > MAX_EMPTY_FRAMES:
-                raise RemoteProtocolError("a flood of frames without payload")
-        self._left = size
-        self._key_in = head[-_MASK_SIZE:] if head[1] & _MASKED else b""
-        if self._control is not None and not size:
-            self._take_control(b"")
 
     @staticmethod
     def _payload_size(head: bytes) -> int:

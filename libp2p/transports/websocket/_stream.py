@@ -81,6 +81,8 @@ class DirectWebSocketStream(DirectStream):
         if self._closed:
             raise trio.ClosedResourceError(_CLOSED)
         frames = self._frames
+        if frames.error is not None:
+            raise trio.BrokenResourceError(frames.error)
         if frames.closed:
             return 0
         buffer = buffer[:RECEIVE_SIZE]
@@ -196,6 +198,8 @@ class WebSocketStream(ByteStream):
                     raise trio.ClosedResourceError(_CLOSED)
                 if frames.has_answer and not self._writing.locked():
                     await self._answer()  # before the next bytes, so that cancelling it loses none
+                if frames.error is not None:
+                    raise trio.BrokenResourceError(frames.error)
                 if frames.closed:
                     return b""
                 data, self._early = self._early[:capacity], self._early[capacity:]
@@ -203,8 +207,9 @@ class WebSocketStream(ByteStream):
                 try:
                     payload = _unframe(frames, memoryview(buffer), len(buffer))
                 except trio.BrokenResourceError:
-                    with trio.move_on_after(CLOSE_GRACE):
-                        await self._answer()
+                    if frames.has_answer and not self._writing.locked():
+                        with trio.move_on_after(CLOSE_GRACE):
+                            await self._answer()
                     raise
                 if payload or not buffer:
                     return bytes(memoryview(buffer)[:payload])

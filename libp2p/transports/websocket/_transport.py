@@ -21,7 +21,7 @@ from ...abc import DirectStream, Listener, RawConnection, Transport
 from ...addressing import Part, canonical_ws, from_parts, host_port, parts
 from ...errors import RemoteProtocolError, TransportError
 from ...peer_id import PeerId
-from ..tcp import Tcp, TcpListener
+from ..tcp import Tcp
 from . import _handshake
 from ._stream import DirectWebSocketStream, WebSocketStream
 
@@ -61,7 +61,7 @@ def _shape(addr: Multiaddr) -> _Shape | None:
 class WebSocketListener(Listener):
     """A listening socket for WebSockets. Owns it."""
 
-    def __init__(self, below: TcpListener, suffix: tuple[Part, ...], tls: ssl.SSLContext | None) -> None:
+    def __init__(self, below: Listener, suffix: tuple[Part, ...], tls: ssl.SSLContext | None) -> None:
         self._below = below
         self._suffix = suffix
         self._tls = tls
@@ -73,6 +73,7 @@ class WebSocketListener(Listener):
     async def accept(self) -> RawConnection:
         """Wait for the next connection; its ``prepare`` is the handshake."""
         raw = await self._below.accept()
+        assert isinstance(raw, RawConnection)
         below: ByteStream = raw.stream
         suffix: tuple[Part, ...] = (Part("ws"),)
         if self._tls is not None:
@@ -102,12 +103,19 @@ class WebSocket(Transport):
         client_tls: how servers are verified. By default as browsers do: a certificate of an authority that the system
             trusts, for the address's name (``/sni``, or the ``/dns`` it was resolved from) or its IP.
             :func:`insecure_client_tls` verifies nothing.
+        below: what carries it, a transport of ``/ip4/…/tcp/…`` that makes byte streams; by default TCP.
     """
 
-    def __init__(self, *, server_tls: ssl.SSLContext | None = None, client_tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        below: Transport | None = None,
+    ) -> None:
         self._server_tls = server_tls
         self._client_tls = client_tls
-        self._tcp = Tcp()
+        self._below = below or Tcp()
 
     def can_dial(self, addr: Multiaddr) -> bool:
         return _shape(addr) is not None
@@ -120,9 +128,10 @@ class WebSocket(Transport):
         shape = _shape(addr)
         assert shape is not None
         try:
-            raw = await self._tcp.dial(shape.tcp, peer=peer)
+            raw = await self._below.dial(shape.tcp, peer=peer)
         except TransportError as exc:
             raise TransportError(addr, exc.reason) from exc
+        assert isinstance(raw, RawConnection)
         try:
             target = host_port(shape.tcp)
             assert target is not None
@@ -153,10 +162,14 @@ class WebSocket(Transport):
         if shape.tls and self._server_tls is None:
             raise TransportError(addr, "listening with TLS needs a certificate: WebSocket(server_tls=...)")
         try:
-            below = await self._tcp.listen(shape.tcp)
+            below = await self._below.listen(shape.tcp)
         except TransportError as exc:
             raise TransportError(addr, exc.reason) from exc
         return WebSocketListener(below, shape.suffix, self._server_tls if shape.tls else None)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Whatever the transport below does."""
+        await self._below.run(task_status=task_status)
 
 
 def insecure_client_tls() -> ssl.SSLContext:
@@ -207,8 +220,7 @@ def _reason(exc: Exception) -> str:
 
 async def _ask(below: ByteStream, host: str, path: str) -> bytes:
     """The client's side. Returns what the server said behind its answer."""
-    if isinstance(below, trio.SSLStream):
-        await below.do_handshake()
+    await _shake_tls(below)
     nonce = os.urandom(_handshake.KEY_SIZE)
     await below.send_all(_handshake.request(host, path, nonce))
     head, early = await _read_head(below)
@@ -218,8 +230,7 @@ async def _ask(below: ByteStream, host: str, path: str) -> bytes:
 
 async def _serve(below: ByteStream) -> bytes:
     """The server's side. Returns what the client said behind its request."""
-    if isinstance(below, trio.SSLStream):
-        await below.do_handshake()
+    await _shake_tls(below)
     head, early = await _read_head(below)
     try:
         answer = _handshake.answer(head)
@@ -228,6 +239,11 @@ async def _serve(below: ByteStream) -> bytes:
         raise
     await below.send_all(answer)
     return early
+
+
+async def _shake_tls(below: ByteStream) -> None:
+    if isinstance(below, trio.SSLStream):
+        await below.do_handshake()
 
 
 async def _read_head(below: ByteStream) -> tuple[bytes, bytes]:

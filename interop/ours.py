@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
 import libp2p
-from libp2p.abc import Muxer
+from libp2p.abc import Muxer, Transport
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
 from libp2p.protocols.pubsub import Floodsub, Pubsub
@@ -165,13 +165,20 @@ class Ours:
 
 
 @asynccontextmanager
-async def open_ours(*, muxer: str, key_type: str = "ed25519", listen: bool = False) -> AsyncIterator[Ours]:
-    """Run our side."""
+async def open_ours(
+    *,
+    muxer: str,
+    key_type: str = "ed25519",
+    listen: bool | str = False,
+    transports: Sequence[Transport] | None = None,
+) -> AsyncIterator[Ours]:
+    """Run our side; ``listen`` says whether, over TCP, or where."""
     muxers: list[Muxer] = [MUXERS[muxer]()]
     pubsub = Pubsub(Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
-        listen=["/ip4/127.0.0.1/tcp/0"] if listen else [],
+        listen=[listen if isinstance(listen, str) else "/ip4/127.0.0.1/tcp/0"] if listen else [],
+        transports=transports,
         muxers=muxers,
         services=[pubsub],
     ) as host:

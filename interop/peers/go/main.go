@@ -49,7 +49,7 @@ func supported() features {
 	return features{
 		Name:        "go",
 		Version:     packageVersion(),
-		Transports:  []string{"tcp", "ws", "quic-v1"},
+		Transports:  []string{"tcp", "ws", "wss", "quic-v1"},
 		Securities:  []string{"noise", "tls", "plaintext"},
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
@@ -81,6 +81,9 @@ type options struct {
 	listen    []ma.Multiaddr
 	features  bool
 	quiet     bool
+	// Of the web, for wss: key and certificate to listen with, and whom to trust.
+	certificate string
+	authority   string
 }
 
 // parseFlags exits by itself, with code 2, when a flag is unknown.
@@ -92,6 +95,8 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.StringVar(&opts.certificate, "certificate", "", "PEM file with key and certificate to listen with, for wss")
+	flag.StringVar(&opts.authority, "authority", "", "PEM file with the certificate of whom to trust, for wss")
 	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
 	flag.BoolVar(&opts.features, "features", false, "print what this peer can do and exit")
 	flag.Func("listen", "multiaddr to listen on, may repeat; none listens nowhere", func(addr string) error {

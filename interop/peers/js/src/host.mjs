@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { setDefaultCACertificates } from 'node:tls'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { floodsub } from '@libp2p/floodsub'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -6,6 +8,7 @@ import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { plaintext } from '@libp2p/plaintext'
 import { tcp } from '@libp2p/tcp'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { MAX_UNREAD } from './streams.mjs'
@@ -17,6 +20,17 @@ const KEY_TYPES = {
   ed25519: () => generateKeyPair('Ed25519'),
   secp256k1: () => generateKeyPair('secp256k1'),
   rsa: () => generateKeyPair('RSA', 2048)
+}
+
+const TRANSPORTS = {
+  // 0 switches the time limit of idle sockets off: a suite may be silent for long.
+  tcp: () => tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 }),
+  ws: () => webSockets(),
+  wss: ({ certificate, authority }) => {
+    // The package dials with the WebSocket of Node.js, which trusts whom everything else here trusts.
+    setDefaultCACertificates([readFileSync(authority, 'utf8')])
+    return webSockets({ https: { key: readFileSync(certificate), cert: readFileSync(certificate) } })
+  }
 }
 
 const SECURITIES = {
@@ -45,13 +59,12 @@ const PUBSUBS = {
 }
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
-export async function createHost ({ security, muxer, keyType, pubsub, listen }) {
+export async function createHost ({ transport, certificate, authority, security, muxer, keyType, pubsub, listen }) {
   return createLibp2p({
     start: false,
     privateKey: await KEY_TYPES[keyType](),
     addresses: { listen },
-    // 0 switches the time limit of idle sockets off: a suite may be silent for long.
-    transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
+    transports: [TRANSPORTS[transport]({ certificate, authority })],
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],
     connectionManager: {

@@ -3,7 +3,7 @@
 use libp2p::Multiaddr;
 use serde_json::{Value, json};
 
-pub const TRANSPORTS: &[&str] = &["tcp", "ws", "quic-v1"];
+pub const TRANSPORTS: &[&str] = &["tcp", "ws", "wss", "quic-v1"];
 pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
 pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
@@ -17,6 +17,9 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
+    /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
+    pub certificate: Option<String>,
+    pub authority: Option<String>,
     pub quiet: bool,
     pub features: bool,
 }
@@ -31,6 +34,8 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
+            certificate: None,
+            authority: None,
             quiet: false,
             features: false,
         };
@@ -55,12 +60,15 @@ impl Args {
                 "--muxer" => args.muxer = one_of(MUXERS, &flag, value)?,
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
+                "--certificate" => args.certificate = Some(value),
+                "--authority" => args.authority = Some(value),
                 _ => return Err(format!("unknown flag {flag}")),
             }
         }
         if listen.is_empty() {
             let addr = match args.transport.as_str() {
                 "ws" => "/ip4/127.0.0.1/tcp/0/ws",
+                "wss" => "/ip4/127.0.0.1/tcp/0/wss",
                 "quic-v1" => "/ip4/127.0.0.1/udp/0/quic-v1",
                 _ => "/ip4/127.0.0.1/tcp/0",
             };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use libp2p::{
     PeerId, Transport,
     core::{
@@ -12,6 +13,9 @@ use libp2p::{
     identity::Keypair,
     noise, plaintext, quic, tcp, tls, yamux,
 };
+use libp2p_websocket::tls as websocket_tls;
+
+use crate::args::Args;
 
 /// Time for the connection, security and muxer together; the same as in libp2p's own builder.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,16 +23,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// QUIC has its own security and muxer; there the last two arguments mean nothing.
-pub fn build(
-    keypair: &Keypair,
-    transport: &str,
-    security: &str,
-    muxer: &str,
-) -> Result<Connections, String> {
+pub fn build(keypair: &Keypair, args: &Args) -> Result<Connections, String> {
+    let (security, muxer) = (args.security.as_str(), args.muxer.as_str());
     let tcp = tcp::tokio::Transport::new(tcp::Config::default());
-    match transport {
+    match args.transport.as_str() {
         "tcp" => upgraded(tcp, keypair, security, muxer),
         "ws" => upgraded(libp2p_websocket::Config::new(tcp), keypair, security, muxer),
+        "wss" => {
+            let mut websocket = libp2p_websocket::Config::new(tcp);
+            websocket.set_tls_config(web_tls(args)?);
+            upgraded(websocket, keypair, security, muxer)
+        }
         "quic-v1" => {
             let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
                 .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
@@ -36,6 +41,40 @@ pub fn build(
         }
         other => Err(format!("no transport {other}")),
     }
+}
+
+/// Reads the certificates of the web: ours, and that of whom to trust.
+fn web_tls(args: &Args) -> Result<websocket_tls::Config, String> {
+    let read = |path: &Option<String>| {
+        let path = path
+            .as_ref()
+            .ok_or("wss needs --certificate and --authority")?;
+        std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
+    };
+    let (own, authority) = (read(&args.certificate)?, read(&args.authority)?);
+    let key = websocket_tls::PrivateKey::new(pem(&own, "PRIVATE KEY")?);
+    let certificate = websocket_tls::Certificate::new(pem(&own, "CERTIFICATE")?);
+    let trusted = websocket_tls::Certificate::new(pem(&authority, "CERTIFICATE")?);
+    let mut builder = websocket_tls::Config::builder();
+    builder
+        .server(key, [certificate])
+        .map_err(|e| format!("certificate: {e}"))?;
+    builder
+        .add_trust(&trusted)
+        .map_err(|e| format!("authority: {e}"))?;
+    Ok(builder.finish())
+}
+
+/// The first block with this label, decoded.
+fn pem(text: &str, label: &str) -> Result<Vec<u8>, String> {
+    text.split_once(&format!("-----BEGIN {label}-----"))
+        .and_then(|(_, rest)| rest.split_once("-----END"))
+        .and_then(|(body, _)| {
+            BASE64_STANDARD
+                .decode(body.split_whitespace().collect::<String>())
+                .ok()
+        })
+        .ok_or(format!("no {label} in the file"))
 }
 
 fn upgraded<T>(

@@ -67,8 +67,9 @@ def show() -> bool:
         table[row["suite"] + (f" ({row['role']})" if row["role"] else ""), row["cell"]][row["peer"]].append(
             marks[row["status"]]
         )
-    peers = [peer for peer in PEERS if any(row["peer"] == peer for row in rows)]
-    print("\n" + "  ".join(f"{peer}: {versions.get(peer, 'absent')}" for peer in peers))
+    # The browser is no peer of the contract, and comes last.
+    peers = [peer for peer in (*PEERS, "browser") if any(row["peer"] == peer for row in rows)]
+    print("\n" + "  ".join(f"{peer}: {versions.get(peer, 'absent')}" for peer in peers if peer in PEERS))
     print(f"\n{'suite':34} {'cell':20} " + " ".join(f"{peer:>7}" for peer in peers))
     for (suite, cell), found in sorted(table.items()):
         print(

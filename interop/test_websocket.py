@@ -80,7 +80,7 @@ async def test_websocket_connect(cell: Cell, role: str, certificates: tuple[Path
         assert len((await peer("ping", peer=ours.peer_id, count=3))["rtts_ms"]) == 3
         assert (await peer("identify", peer=ours.peer_id))["agent"]
         (connection,) = ours.host.connections(peer_id)
-        assert str(connection.remote_addr).endswith("/ws" if cell[2] == "ws" else "/tls/ws")
+        assert str(connection.remote_addr).endswith("/ws" if cell[2] == "ws" else ("/tls/ws", "/wss"))
 
 
 async def test_websocket_echo(cell: Cell, role: str, certificates: tuple[Path, Path]) -> None:

@@ -14,12 +14,22 @@ from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 PEERS = ("go", "js", "rust", "py")
+OTHERS = ("ours", "browser")
+"""Who else has a column: this library's own program, where two of them play, and a page."""
 
 Record = Callable[[str, str, str, str, str, str, float], None]
 """``record(suite, peer, muxer, role, status, reason, seconds)``"""
 
 _rows = pytest.StashKey[list[dict[str, Any]]]()
 _features = pytest.StashKey[dict[str, dict[str, Any] | None]]()
+
+Features = dict[str, Any]
+"""What a peer says it can do."""
+
+
+def get_features(config: pytest.Config) -> dict[str, Features | None]:
+    """Name and features of each wanted peer; None for those that are not built."""
+    return config.stash[_features]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

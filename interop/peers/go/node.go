@@ -146,21 +146,27 @@ func transportOption(opts options) (libp2p.Option, error) {
 	}
 }
 
-// webTLS reads the certificates of the web: ours, and that of whom to trust.
+// webTLS reads the certificates of the web: ours, and that of whom to trust, without which any will do.
 func webTLS(certificate, authority string) (server, client *webtls.Config, err error) {
-	pair, err := webtls.LoadX509KeyPair(certificate, certificate)
-	if err != nil {
-		return nil, nil, err
+	server, client = &webtls.Config{}, &webtls.Config{InsecureSkipVerify: authority == ""}
+	if certificate != "" {
+		pair, err := webtls.LoadX509KeyPair(certificate, certificate)
+		if err != nil {
+			return nil, nil, err
+		}
+		server.Certificates = []webtls.Certificate{pair}
 	}
-	trusted, err := os.ReadFile(authority)
-	if err != nil {
-		return nil, nil, err
+	if authority != "" {
+		trusted, err := os.ReadFile(authority)
+		if err != nil {
+			return nil, nil, err
+		}
+		client.RootCAs = x509.NewCertPool()
+		if !client.RootCAs.AppendCertsFromPEM(trusted) {
+			return nil, nil, errors.New("no certificate in " + authority)
+		}
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(trusted) {
-		return nil, nil, errors.New("no certificate in " + authority)
-	}
-	return &webtls.Config{Certificates: []webtls.Certificate{pair}}, &webtls.Config{RootCAs: roots}, nil
+	return server, client, nil
 }
 
 // reportConnections uses the notifications per connection. The event bus would

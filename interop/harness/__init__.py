@@ -2,6 +2,6 @@
 interop of libp2p/test-plans.
 
 Each program plays both roles and is told by its environment what to do; see :mod:`.contract`. Results go to standard
-output, everything else to standard error. ``Dockerfile`` makes the image those suites want, and
+output, everything else to standard error. ``Dockerfile.*`` make the images those suites want, and
 ``interop/test_harness.py`` plays the suites on this machine, without containers.
 """

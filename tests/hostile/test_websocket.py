@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 
+from libp2p.abc import Transport
 from libp2p.addressing import parse
+from libp2p.errors import Libp2pError
 from libp2p.host import HostConfig, RunningHost, open_host
 from libp2p.muxers.yamux import Yamux
 from libp2p.peerstore import MemoryPeerstore
 from libp2p.protocols.identify import Identify
 from libp2p.protocols.ping import Ping, ping
 from libp2p.security.noise import Noise
-from libp2p.swarm import Gater
+from libp2p.swarm import BackoffConfig, Gater, SwarmConfig
 from libp2p.testing import Memory, MemoryNetwork, seeded_key
 from libp2p.testing.cut import Scenario, cut_everywhere
+from libp2p.testing.flaky import Fault, Flaky, Plan, WrappingTransport
 from libp2p.testing.rig import Budget, open_rig
 from libp2p.transports.dns import DnsResolver
 from libp2p.transports.websocket import HANDSHAKE_TIMEOUT, WebSocket
@@ -33,19 +36,24 @@ HEAD = (
 
 
 @asynccontextmanager
-async def open_ws_host(network: MemoryNetwork, ip: str) -> AsyncIterator[RunningHost]:
-    """A host that speaks WebSocket only."""
+async def open_ws_host(
+    network: MemoryNetwork, ip: str, wrap: Callable[[Any], Any] | None = None
+) -> AsyncIterator[RunningHost]:
+    """A host that speaks WebSocket only; ``wrap`` is put around the streams below it."""
+    below: Transport = Memory(network, ip=ip)
+    if wrap is not None:
+        below = WrappingTransport(below, wrap)
     async with open_host(
         key=seeded_key(ip),
         listen=[f"/ip4/{ip}/tcp/80/ws"],
         services=[Identify(), Ping()],
-        transports=[WebSocket(below=Memory(network, ip=ip))],
+        transports=[WebSocket(below=below)],
         security=[Noise],
         muxers=[Yamux()],
         peerstore=MemoryPeerstore(),
         resolver=DnsResolver(),
         gater=Gater(),
-        config=HostConfig(strict=True),
+        config=HostConfig(swarm=SwarmConfig(backoff=BackoffConfig(base=0, coefficient=0)), strict=True),
     ) as host:
         yield host
 
@@ -205,6 +213,41 @@ async def test_T7_pings_without_end_and_without_reading() -> None:
             pass
         assert trio.current_time() - began <= 16
         await stream.aclose()
+
+
+# --- X2 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in Fault if fault is not Fault.MEMORY], ids=lambda fault: fault.value
+)
+@pytest.mark.parametrize("who", ["dialer", "listener"])
+async def test_X2_every_operation_fails_once(fault, who) -> None:
+    """X2: each read and write below the WebSocket; the error is typed, both hosts live, and the next try works."""
+    at, fired = 0, True
+    while fired:
+        at += 1
+        plan, network = Plan(fault, at), MemoryNetwork(1)
+
+        def flaky(stream: Any, plan: Plan = plan) -> Any:
+            return Flaky(stream, plan)
+
+        wraps = (flaky, None) if who == "dialer" else (None, flaky)
+        async with (
+            open_ws_host(network, "10.0.0.1", wraps[0]) as one,
+            open_ws_host(network, "10.1.0.1", wraps[1]) as other,
+        ):
+            try:
+                await one.connect(other.addrs[0])
+                await ping(one, other.local_peer)
+            except Libp2pError:
+                assert plan.fired
+            plan.disarm()
+            await trio.sleep(30)
+            await one.connect(other.addrs[0])
+            await ping(one, other.local_peer)
+        fired = plan.fired
+    assert at > 10
 
 
 # --- X1 ---------------------------------------------------------------------------------------------------------------

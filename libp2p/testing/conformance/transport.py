@@ -209,36 +209,27 @@ class TransportConformance(ABC):
                         nursery.start_soon(_cancel_after, scope, steps)
                         conn = await dialer.dial(listener.addresses[0], peer=None)
                         with trio.CancelScope(shield=True):
-                            await trio.aclose_forcefully(conn.stream if isinstance(conn, RawConnection) else conn)
-            ours, theirs = await self._connect_past_remains(dialer, listener)
-            await ours.stream.aclose()
-            await theirs.stream.aclose()
+                            await _close(conn)
+            # Connections that ended before they were accepted may still be queued, and only who accepts them can tell.
+            accepted: list[RawConnection | SecureMuxedConnection] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._accept_all, listener, accepted)
+                ours = await dialer.dial(listener.addresses[0], peer=None)
+                while all(conn.remote_addr != ours.local_addr for conn in accepted):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            for conn in (ours, *accepted):
+                await _close(conn)
 
-    async def _connect_past_remains(self, dialer: Transport, listener: Listener) -> tuple[RawConnection, RawConnection]:
-        """Connect to a listener whose queue may hold connections that ended before they were accepted."""
-        accepted: list[RawConnection] = []
-
-        async def accept() -> None:
-            while True:
-                conn = await listener.accept()
-                assert isinstance(conn, RawConnection)
-                accepted.append(conn)
-                try:
-                    await _prepare(conn)
-                except TransportError:
-                    pass
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept)
-            ours = await dialer.dial(listener.addresses[0], peer=None)
-            assert isinstance(ours, RawConnection)
-            while all(conn.remote_addr != ours.local_addr for conn in accepted):
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        *remains, theirs = accepted
-        for conn in remains:
-            await trio.aclose_forcefully(conn.stream)
-        return ours, theirs
+    @staticmethod
+    async def _accept_all(listener: Listener, accepted: list[RawConnection | SecureMuxedConnection]) -> None:
+        while True:
+            conn = await listener.accept()
+            accepted.append(conn)
+            try:
+                await _prepare(conn)
+            except TransportError:
+                pass
 
     async def test_many_connections(self) -> None:
         """At once, each with its own bytes."""
@@ -270,14 +261,17 @@ class TransportConformance(ABC):
 
 async def _accept(listener: Listener) -> RawConnection | SecureMuxedConnection:
     conn = await listener.accept()
-    if isinstance(conn, RawConnection):
-        await _prepare(conn)
+    await _prepare(conn)
     return conn
 
 
-async def _prepare(conn: RawConnection) -> None:
-    if conn.prepare is not None:
+async def _prepare(conn: RawConnection | SecureMuxedConnection) -> None:
+    if isinstance(conn, RawConnection) and conn.prepare is not None:
         await conn.prepare()
+
+
+async def _close(conn: RawConnection | SecureMuxedConnection) -> None:
+    await trio.aclose_forcefully(conn.stream if isinstance(conn, RawConnection) else conn)
 
 
 async def _fill(*streams: DirectStream, settle: float) -> None:

@@ -136,7 +136,11 @@ async def test_what_is_no_redis(reply) -> None:
 async def test_finding_the_listener() -> None:
     """A string or a list, whichever the other side leaves, as soon as it is there."""
     said: list[tuple[str, ...]] = []
-    answers = {"TYPE": [b"none", b"list", b"string"], "LINDEX": [b"/ip4/one"], "GET": [b"/ip4/two"]}
+    answers: dict[str, list[resp.Reply]] = {
+        "TYPE": [b"none", b"list", b"string"],
+        "LINDEX": [b"/ip4/one"],
+        "GET": [b"/ip4/two"],
+    }
 
     async def redis(*command: str) -> resp.Reply:
         await trio.lowlevel.checkpoint()

@@ -457,6 +457,27 @@ async def test_W4_bad_certificates_are_refused(names, days, trusted, match) -> N
 
 
 @pytest.mark.sockets
+async def test_W4_the_default_is_to_verify() -> None:
+    """W4: with the authorities of the system, who do not know ours."""
+    server, _ = tls_pair("127.0.0.1")
+    listener = await WebSocket(server_tls=server).listen(parse("/ip4/127.0.0.1/tcp/0/wss"))
+
+    async def serve() -> None:
+        accepted = await listener.accept()
+        assert accepted.prepare is not None
+        with pytest.raises(TransportError, match="TLS"):
+            await accepted.prepare()
+        await accepted.stream.aclose()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            with pytest.raises(TransportError, match="certificate"):
+                await WebSocket().dial(listener.addresses[0], peer=None)
+        await listener.aclose()
+
+
+@pytest.mark.sockets
 async def test_W4_verification_can_be_left_out() -> None:
     """W4: when asked for."""
     server, _ = tls_pair("other.example", days=-1)

@@ -139,7 +139,8 @@ class WebSocket(Transport):
             below: ByteStream = raw.stream
             suffix: tuple[Part, ...] = (Part("ws"),)
             if shape.tls:
-                below = trio.SSLStream(below, self._verifier(), server_hostname=name, https_compatible=True)
+                verifier = await self._verifier()
+                below = trio.SSLStream(below, verifier, server_hostname=name, https_compatible=True)
                 suffix = (Part("tls"), *suffix)
             stream = _wrap(below, client=True)
             async with _handshaking(addr):
@@ -150,10 +151,10 @@ class WebSocket(Transport):
             raise
         return RawConnection(stream=stream, local_addr=_with(raw.local_addr, suffix), remote_addr=addr)
 
-    def _verifier(self) -> ssl.SSLContext:
+    async def _verifier(self) -> ssl.SSLContext:
         if self._client_tls is None:
-            self._client_tls = ssl.create_default_context()
-            self._client_tls.set_alpn_protocols(["http/1.1"])
+            # Reading the system's authorities takes up to a tenth of a second.
+            self._client_tls = await trio.to_thread.run_sync(_default_client_tls)
         return self._client_tls
 
     async def listen(self, addr: Multiaddr) -> WebSocketListener:
@@ -170,6 +171,12 @@ class WebSocket(Transport):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Whatever the transport below does."""
         await self._below.run(task_status=task_status)
+
+
+def _default_client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def insecure_client_tls() -> ssl.SSLContext:

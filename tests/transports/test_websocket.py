@@ -323,6 +323,19 @@ async def test_W2_broken_rules_end_the_connection(kind) -> None:
     await theirs.aclose()
 
 
+@BOTH
+async def test_T7_a_flood_of_pings(kind) -> None:
+    """T7: ten thousand at once end the connection; one answer and a close frame is all they get."""
+    ours, theirs = await Net().raw()
+    stream = kind(ours, client=False)
+    await theirs.send_all(b"\x89\x80\0\0\0\0" * 10_000)
+    with pytest.raises(trio.BrokenResourceError, match="flood"):
+        await stream.receive_some()
+    await stream.aclose()
+    assert await receive_all(theirs) == b"\x88\x02\x03\xea"
+    await theirs.aclose()
+
+
 async def test_a_close_that_cannot_get_out_is_bounded() -> None:
     """A peer that reads nothing costs a second, and nothing where sends do not wait."""
     for kind, seconds in ((DirectWebSocketStream, 0.0), (WebSocketStream, CLOSE_GRACE)):

@@ -15,7 +15,7 @@ from collections import defaultdict
 
 import pytest
 
-from .conftest import PEERS, RESULTS
+from .conftest import OTHERS, PEERS, RESULTS
 from .peer import BUILD
 
 NEEDS = {"go": ("go",), "js": ("node", "npm"), "rust": ("cargo", "cc"), "py": ("python3", "cc")}
@@ -67,8 +67,8 @@ def show() -> bool:
         table[row["suite"] + (f" ({row['role']})" if row["role"] else ""), row["cell"]][row["peer"]].append(
             marks[row["status"]]
         )
-    peers = [peer for peer in PEERS if any(row["peer"] == peer for row in rows)]
-    print("\n" + "  ".join(f"{peer}: {versions.get(peer, 'absent')}" for peer in peers))
+    peers = [peer for peer in (*PEERS, *OTHERS) if any(row["peer"] == peer for row in rows)]
+    print("\n" + "  ".join(f"{peer}: {versions.get(peer, 'absent')}" for peer in peers if peer in PEERS))
     print(f"\n{'suite':34} {'cell':20} " + " ".join(f"{peer:>7}" for peer in peers))
     for (suite, cell), found in sorted(table.items()):
         print(

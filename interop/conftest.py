@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,22 @@ from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 PEERS = ("go", "js", "rust", "py")
+OTHERS = ("ours", "browser")
+"""Who else has a column: this library's own program, where two of them play, and a page."""
 
 Record = Callable[[str, str, str, str, str, str, float], None]
 """``record(suite, peer, muxer, role, status, reason, seconds)``"""
 
 _rows = pytest.StashKey[list[dict[str, Any]]]()
 _features = pytest.StashKey[dict[str, dict[str, Any] | None]]()
+
+Features = dict[str, Any]
+"""What a peer says it can do."""
+
+
+def get_features(config: pytest.Config) -> dict[str, Features | None]:
+    """Name and features of each wanted peer; None for those that are not built."""
+    return config.stash[_features]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,26 +45,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``cell`` is (peer, muxer, key type); suites that do not vary the key type take Ed25519 alone."""
-    if "cell" not in metafunc.fixturenames:
-        return
+    if "cell" not in metafunc.fixturenames or hasattr(metafunc.module, "pytest_generate_tests"):
+        return  # none, or the module has cells of its own
     all_keys = metafunc.definition.get_closest_marker("all_key_types") is not None
-    cells = []
-    for name, found in metafunc.config.stash[_features].items():
+    key_types = ("ed25519", "secp256k1", "ecdsa", "rsa") if all_keys else ("ed25519",)
+    metafunc.parametrize("cell", cells(metafunc.config, "key_types", key_types))
+
+
+def cells(config: pytest.Config, kind: str, values: Sequence[str]) -> list[Any]:
+    """Parameters (peer, muxer, value), with what the peer does not do marked as such.
+
+    Args:
+        kind: the list in a peer's features that ``values`` are looked up in.
+    """
+    found_cells = []
+    for name, found in config.stash[_features].items():
         if found is None:
             reason = "not built: its toolchain is absent, see above"
-            cells.append(pytest.param((name, "", ""), id=name, marks=pytest.mark.skip(reason=reason)))
+            found_cells.append(pytest.param((name, "", ""), id=name, marks=pytest.mark.skip(reason=reason)))
             continue
         for muxer in ("yamux", "mplex"):
-            for key_type in ("ed25519", "secp256k1", "ecdsa", "rsa") if all_keys else ("ed25519",):
-                missing = next(
-                    (what for what in (muxer, key_type) if what not in found["muxers"] + found["key_types"]), None
-                )
+            for value in values:
+                missing = next((what for what in (muxer, value) if what not in found["muxers"] + found[kind]), None)
                 marks = []
                 if missing is not None:
                     reason = f"unsupported by peer: {missing}: {found['unsupported'].get(missing, 'not offered')}"
                     marks = [pytest.mark.skip(reason=reason)]
-                cells.append(pytest.param((name, muxer, key_type), id=f"{name}-{muxer}-{key_type}", marks=marks))
-    metafunc.parametrize("cell", cells)
+                found_cells.append(pytest.param((name, muxer, value), id=f"{name}-{muxer}-{value}", marks=marks))
+    return found_cells
 
 
 @pytest.hookimpl(wrapper=True)

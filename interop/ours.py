@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
 
 import libp2p
-from libp2p.abc import Muxer, SecurityFactory
+from libp2p.abc import Muxer, SecurityFactory, Transport
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
 from libp2p.protocols.pubsub import Floodsub, Pubsub
@@ -170,14 +170,24 @@ class Ours:
 
 @asynccontextmanager
 async def open_ours(
-    *, muxer: str, key_type: str = "ed25519", security: str = "noise", psk: str | None = None, listen: bool = False
+    *,
+    muxer: str,
+    key_type: str = "ed25519",
+    security: str = "noise",
+    psk: str | None = None,
+    listen: bool | str = False,
+    transports: Sequence[Transport] | None = None,
 ) -> AsyncIterator[Ours]:
-    """Run our side; ``psk`` is the key of a private network, in hexadecimal."""
+    """Run our side.
+
+    ``listen`` says whether, over TCP, or where; ``psk`` is the key of a private network, in hexadecimal.
+    """
     muxers: list[Muxer] = [MUXERS[muxer]()]
     pubsub = Pubsub(Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
-        listen=["/ip4/127.0.0.1/tcp/0"] if listen else [],
+        listen=[listen if isinstance(listen, str) else "/ip4/127.0.0.1/tcp/0"] if listen else [],
+        transports=transports,
         muxers=muxers,
         security=[SECURITIES[security]],
         psk=PreSharedKey(bytes.fromhex(psk)) if psk else None,

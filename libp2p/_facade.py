@@ -22,6 +22,7 @@ from .security.tls import installed as tls_installed
 from .swarm import Gater
 from .transports.dns import DnsResolver
 from .transports.tcp import Tcp
+from .transports.websocket import WebSocket
 
 
 def default_services() -> list[Service]:
@@ -56,7 +57,7 @@ def open_host(
         listen: addresses to listen on, for example ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one. None: dial only.
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
-        transports: by default TCP.
+        transports: by default TCP and WebSocket; to listen with TLS, a ``WebSocket`` with a certificate.
         security: best first; by default :func:`default_security`. :class:`libp2p.security.plaintext.Plaintext` must be
             asked for.
         muxers: best first; by default yamux.
@@ -78,7 +79,7 @@ def open_host(
         key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
-        transports=transports if transports is not None else [Tcp()],
+        transports=transports if transports is not None else [Tcp(), WebSocket()],
         security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),

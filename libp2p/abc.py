@@ -137,11 +137,18 @@ class SecureStream(ByteStream, ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawConnection:
-    """What TCP, WebSocket, memory and relay transports produce: bytes and two addresses."""
+    """What TCP, WebSocket, memory and relay transports produce: bytes and two addresses.
+
+    Attributes:
+        prepare: what the transport has to say on an accepted connection before ``stream`` can be used; None when there
+            is nothing. An accept loop must wait for nobody, so whoever accepted awaits this once, within limits of his
+            own. It raises TransportError, and leaves closing to its caller.
+    """
 
     stream: ByteStream
     local_addr: Multiaddr
     remote_addr: Multiaddr
+    prepare: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,7 @@ __all__ = [
     "split_peer",
     "to_text",
     "with_peer",
+    "with_sni",
 ]
 
 AddrLike: TypeAlias = "str | bytes | Multiaddr"
@@ -268,6 +269,21 @@ def canonical_ws(addr: Multiaddr) -> Multiaddr:
     for part in found:
         spelled += (Part("tls"), Part("ws")) if part.name == "wss" else (part,)
     return from_parts(tuple(spelled))
+
+
+def with_sni(found: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the parts of a secure WebSocket with the host name they begin with also as ``/tls/sni/NAME/ws``.
+
+    Once ``/dns`` has become an IP address, nothing else tells for which name a server's certificate must be (see
+    libp2p/specs websockets). All other addresses, and those that say a name already, come back as they are.
+    """
+    if len(found) < 3 or found[0].name not in ("dns", "dns4", "dns6") or found[1].name != "tcp":
+        return found
+    for spelling in ((Part("wss"),), (Part("tls"), Part("ws"))):
+        if found[2 : 2 + len(spelling)] == spelling:
+            sni = Part("sni", found[0].value)
+            return (*found[:2], Part("tls"), sni, Part("ws"), *found[2 + len(spelling) :])
+    return found
 
 
 # --- where an address leads -------------------------------------------------------------------------------------------

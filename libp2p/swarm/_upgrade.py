@@ -133,6 +133,7 @@ class Upgrader:
 
         Raises:
             Refused: not when ``patient``: the peer does not speak the first protocol, or hung up when it was begun.
+            TransportError: what the transport itself had to agree on failed.
             NegotiationError: nothing in common.
             PeerIdMismatch: another peer answered.
             SecurityError: the handshake failed.
@@ -141,6 +142,8 @@ class Upgrader:
         if isinstance(raw, SecureMuxedConnection):
             return self._finished(raw, peer)
         try:
+            if raw.prepare is not None:
+                await raw.prepare()
             channel, security = await self._secure(raw, direction, peer, progress, patient)
             muxer, leftover = await self._choose_muxer(channel, direction, progress)
         except BaseException:

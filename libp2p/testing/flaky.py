@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import errno
 from collections.abc import Callable, Sequence
@@ -184,7 +185,7 @@ class WrappingTransport(Transport):
     def _wrapped(self, conn: RawConnection | SecureMuxedConnection) -> RawConnection | SecureMuxedConnection:
         if not isinstance(conn, RawConnection):
             return conn
-        return RawConnection(stream=self._wrap(conn.stream), local_addr=conn.local_addr, remote_addr=conn.remote_addr)
+        return dataclasses.replace(conn, stream=self._wrap(conn.stream))
 
 
 class _WrappingListener(Listener):

@@ -5,7 +5,8 @@ further names. All of that is one *resolution* with one deadline and shared budg
 no name is looked up twice, so a loop of TXT records costs nothing and ends empty. Junk costs only itself; it is an
 error when nothing at all is left, or when all answers were too late.
 
-Only the name gives way, what is around it stays (specification, addressing). A TXT record, which holds a whole address,
+Only the name gives way, what is around it stays (specification, addressing); a secure WebSocket keeps the name as its
+``/sni``, for which the certificate must be. A TXT record, which holds a whole address,
 replaces ``/dnsaddr/<name>``; when ``/p2p/<peer>`` follows the name, only records of that peer count (dnsaddr).
 
 What comes out is not fit for dialling as it is: anybody's name may point to anybody's private network. That is the
@@ -25,7 +26,7 @@ import trio
 from multiaddr import Multiaddr
 
 from ..abc import Resolver
-from ..addressing import Part, from_parts, parse, parts
+from ..addressing import Part, from_parts, parse, parts, with_sni
 from ..errors import DecodeError, ResolveError
 
 LookupIp: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -138,6 +139,7 @@ class _Resolution:
             into.addr = from_parts(found)
             self._results += 1
             return
+        found = with_sni(found)
         before, name, after = found[:index], found[index], found[index + 1 :]
         if name.name == "dnsaddr":
             if depth >= self._config.max_depth:

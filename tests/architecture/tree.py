@@ -43,6 +43,7 @@ FRIENDS = {(a, b) for layer in (LAYERS[1], LAYERS[7], LAYERS[8]) for a in layer 
 """Units of one layer that may import each other, without cycles: the facade's, the interfaces', and the pure ones."""
 
 DECLARED = {
+    ("libp2p.transports.websocket", "libp2p.transports.tcp"),
     ("libp2p.protocols.dcutr", "libp2p.protocols.relay"),
     ("libp2p.protocols.dcutr", "libp2p.protocols.identify"),
     ("libp2p.protocols.autonat", "libp2p.protocols.identify"),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import ssl
 
 import pytest
 
+from libp2p.testing.certificates import tls_pair
 from libp2p.testing.conformance import TransportConformance
 from libp2p.transports.memory import Memory, MemoryNetwork
 from libp2p.transports.tcp import Tcp
+from libp2p.transports.websocket import WebSocket
 
 
 class TestMemory(TransportConformance):
@@ -69,3 +72,30 @@ class TestTcpWithPortReuse(TestTcp):
 
     def make(self) -> Tcp:
         return Tcp(reuse_port=True)
+
+
+@pytest.mark.sockets
+class TestWebSocket(TransportConformance):
+    listen_addr = "/ip4/127.0.0.1/tcp/0/ws"
+    nobody_addr = "/ip4/127.0.0.1/tcp/1/ws"
+    foreign_addrs = (*TransportConformance.foreign_addrs, "/ip4/192.0.2.1/tcp/4001", "/ip4/192.0.2.1/tcp/4001/tls")
+    settle = 0.06
+
+    def make(self) -> WebSocket:
+        return WebSocket()
+
+
+@pytest.mark.sockets
+class TestSecureWebSocket(TransportConformance):
+    """Over TLS, which has no direct methods: the plain stream."""
+
+    listen_addr = "/ip6/::1/tcp/0/tls/ws"
+    nobody_addr = "/ip6/::1/tcp/1/wss"
+    foreign_addrs = TestWebSocket.foreign_addrs
+
+    @functools.cached_property
+    def tls(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        return tls_pair("::1")
+
+    def make(self) -> WebSocket:
+        return WebSocket(server_tls=self.tls[0], client_tls=self.tls[1])

@@ -145,7 +145,7 @@ async def test_dnsaddr_may_lead_to_names_and_further_dnsaddr() -> None:
         },
     )
     assert await zone.resolve(f"/dnsaddr/example.com/p2p/{P1}") == [
-        f"/ip4/1.2.3.4/tcp/443/wss/p2p/{P1}",
+        f"/ip4/1.2.3.4/tcp/443/tls/sni/sv15.example.com/ws/p2p/{P1}",
         f"/ip6/2600::1/tcp/4001/p2p/{P1}",
     ]
     assert "txt _dnsaddr.ny5.example.com" not in zone.asked

@@ -52,7 +52,7 @@ func supported() features {
 	return features{
 		Name:        "go",
 		Version:     packageVersion(),
-		Transports:  []string{"tcp", "ws", "quic-v1"},
+		Transports:  []string{"tcp", "ws", "wss", "quic-v1"},
 		Securities:  []string{"noise", "tls", "plaintext"},
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
@@ -86,6 +86,9 @@ type options struct {
 	psk       pnet.PSK // nil in the public network
 	features  bool
 	quiet     bool
+	// Of the web, for wss: key and certificate to listen with, and whom to trust.
+	certificate string
+	authority   string
 }
 
 // parseFlags exits by itself, with code 2, when a flag is unknown.
@@ -101,6 +104,8 @@ func parseFlags(known features) (options, error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
 	})
+	flag.StringVar(&opts.certificate, "certificate", "", "PEM file with key and certificate to listen with, for wss")
+	flag.StringVar(&opts.authority, "authority", "", "PEM file with the certificate of whom to trust, for wss")
 	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
 	flag.BoolVar(&opts.features, "features", false, "print what this peer can do and exit")
 	flag.Func("listen", "multiaddr to listen on, may repeat; none listens nowhere", func(addr string) error {

@@ -3,7 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	webtls "crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,12 +33,8 @@ var (
 	defaultListen = map[string]string{
 		"tcp":     "/ip4/127.0.0.1/tcp/0",
 		"ws":      "/ip4/127.0.0.1/tcp/0/ws",
+		"wss":     "/ip4/127.0.0.1/tcp/0/tls/ws",
 		"quic-v1": "/ip4/127.0.0.1/udp/0/quic-v1",
-	}
-	transports = map[string]libp2p.Option{
-		"tcp":     libp2p.Transport(tcp.NewTCPTransport),
-		"ws":      libp2p.Transport(ws.New),
-		"quic-v1": libp2p.Transport(quic.NewTransport),
 	}
 	securities = map[string]libp2p.Option{
 		"noise":     libp2p.Security(noise.ID, noise.New),
@@ -75,13 +75,17 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	if err != nil {
 		return nil, fmt.Errorf("identity key: %w", err)
 	}
+	transport, err := transportOption(opts)
+	if err != nil {
+		return nil, err
+	}
 	h, err := libp2p.New(
 		libp2p.Identity(key),
 		libp2p.PrivateNetwork(opts.psk),
 		// Not empty, as the default is, so that a suite sees identify carry it.
 		libp2p.ProtocolVersion("ipfs/0.1.0"),
 		libp2p.UserAgent(strings.ReplaceAll(version, " ", "/")),
-		transports[opts.transport],
+		transport,
 		securities[opts.security],
 		muxers[opts.muxer],
 		// Listening starts last, when every handler is in place.
@@ -124,6 +128,46 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 		}
 	}
 	return n, nil
+}
+
+func transportOption(opts options) (libp2p.Option, error) {
+	switch opts.transport {
+	case "ws":
+		return libp2p.Transport(ws.New), nil
+	case "wss":
+		server, client, err := webTLS(opts.certificate, opts.authority)
+		if err != nil {
+			return nil, fmt.Errorf("certificates: %w", err)
+		}
+		return libp2p.Transport(ws.New, ws.WithTLSConfig(server), ws.WithTLSClientConfig(client)), nil
+	case "quic-v1":
+		return libp2p.Transport(quic.NewTransport), nil
+	default:
+		return libp2p.Transport(tcp.NewTCPTransport), nil
+	}
+}
+
+// webTLS reads the certificates of the web: ours, and that of whom to trust, without which any will do.
+func webTLS(certificate, authority string) (server, client *webtls.Config, err error) {
+	server, client = &webtls.Config{}, &webtls.Config{InsecureSkipVerify: authority == ""}
+	if certificate != "" {
+		pair, err := webtls.LoadX509KeyPair(certificate, certificate)
+		if err != nil {
+			return nil, nil, err
+		}
+		server.Certificates = []webtls.Certificate{pair}
+	}
+	if authority != "" {
+		trusted, err := os.ReadFile(authority)
+		if err != nil {
+			return nil, nil, err
+		}
+		client.RootCAs = x509.NewCertPool()
+		if !client.RootCAs.AppendCertsFromPEM(trusted) {
+			return nil, nil, errors.New("no certificate in " + authority)
+		}
+	}
+	return server, client, nil
 }
 
 // reportConnections uses the notifications per connection. The event bus would

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the js-libp2p peer into OUT_DIR/js and writes its launcher OUT_DIR/js-peer.
+# Installs the js-libp2p peer into OUT_DIR/js, writes its launcher OUT_DIR/js-peer, and bundles the page for browsers.
 # Usage: build.sh OUT_DIR
 set -eu
 
@@ -21,6 +21,8 @@ if [ "$wanted" != "$(cat "$stamp" 2>/dev/null || true)" ]; then
     (cd "$install_dir" && npm ci --ignore-scripts --loglevel=error)
     echo "$wanted" > "$stamp"
 fi
+
+(cd "$install_dir" && node_modules/.bin/esbuild src/browser.mjs --bundle --minify --log-level=warning --outfile=browser.js)
 
 cat > "$out_dir/js-peer" <<'LAUNCHER'
 #!/bin/sh

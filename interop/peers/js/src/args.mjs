@@ -3,14 +3,22 @@ import { FEATURES } from './features.mjs'
 
 const OPTIONS = {
   transport: { type: 'string', default: 'tcp' },
-  listen: { type: 'string', multiple: true, default: ['/ip4/127.0.0.1/tcp/0'] },
+  listen: { type: 'string', multiple: true },
   security: { type: 'string', default: 'noise' },
   muxer: { type: 'string', default: 'yamux' },
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
   psk: { type: 'string' },
+  certificate: { type: 'string' },
+  authority: { type: 'string' },
   quiet: { type: 'boolean', default: false },
   features: { type: 'boolean', default: false }
+}
+
+const DEFAULT_LISTEN = {
+  tcp: '/ip4/127.0.0.1/tcp/0',
+  ws: '/ip4/127.0.0.1/tcp/0/ws',
+  wss: '/ip4/127.0.0.1/tcp/0/tls/ws'
 }
 
 const ALLOWED = {
@@ -37,11 +45,14 @@ export function readArgs (argv) {
 
   return {
     psk: values.psk,
+    transport: values.transport,
+    certificate: values.certificate,
+    authority: values.authority,
     security: values.security,
     muxer: values.muxer,
     keyType: values['key-type'],
     pubsub: values.pubsub,
-    listen: values.listen.filter(address => address !== 'none'),
+    listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features
   }

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs'
+import { setDefaultCACertificates } from 'node:tls'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { floodsub } from '@libp2p/floodsub'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -8,6 +10,7 @@ import { plaintext } from '@libp2p/plaintext'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import { MAX_UNREAD } from './streams.mjs'
@@ -19,6 +22,22 @@ const KEY_TYPES = {
   ed25519: () => generateKeyPair('Ed25519'),
   secp256k1: () => generateKeyPair('secp256k1'),
   rsa: () => generateKeyPair('RSA', 2048)
+}
+
+const TRANSPORTS = {
+  // 0 switches the time limit of idle sockets off: a suite may be silent for long.
+  tcp: () => tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 }),
+  ws: () => webSockets(),
+  wss: ({ certificate, authority }) => {
+    // The package dials with the WebSocket of Node.js, which trusts whom everything else here trusts.
+    if (authority === undefined) {
+      process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'
+    } else {
+      setDefaultCACertificates([readFileSync(authority, 'utf8')])
+    }
+    const pem = certificate === undefined ? undefined : readFileSync(certificate)
+    return webSockets({ https: { key: pem, cert: pem } })
+  }
 }
 
 const SECURITIES = {
@@ -51,13 +70,14 @@ const PUBSUBS = {
 const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base16/\n${psk}`)
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
-export async function createHost ({ security, muxer, keyType, pubsub, listen, psk }) {
+export async function createHost ({
+  transport, certificate, authority, security, muxer, keyType, pubsub, listen, psk
+}) {
   return createLibp2p({
     start: false,
     privateKey: await KEY_TYPES[keyType](),
     addresses: { listen },
-    // 0 switches the time limit of idle sockets off: a suite may be silent for long.
-    transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
+    transports: [TRANSPORTS[transport]({ certificate, authority })],
     ...(psk == null ? {} : { connectionProtector: preSharedKey({ psk: keyFile(psk) }) }),
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],

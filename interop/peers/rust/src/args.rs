@@ -3,7 +3,7 @@
 use libp2p::{Multiaddr, pnet::PreSharedKey};
 use serde_json::{Value, json};
 
-pub const TRANSPORTS: &[&str] = &["tcp", "ws", "quic-v1"];
+pub const TRANSPORTS: &[&str] = &["tcp", "ws", "wss", "quic-v1"];
 pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
 pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
@@ -18,6 +18,9 @@ pub struct Args {
     pub key_type: String,
     pub pubsub: String,
     pub psk: Option<PreSharedKey>,
+    /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
+    pub certificate: Option<String>,
+    pub authority: Option<String>,
     pub quiet: bool,
     pub features: bool,
 }
@@ -33,6 +36,8 @@ impl Args {
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
             psk: None,
+            certificate: None,
+            authority: None,
             quiet: false,
             features: false,
         };
@@ -58,12 +63,15 @@ impl Args {
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
+                "--certificate" => args.certificate = Some(value),
+                "--authority" => args.authority = Some(value),
                 _ => return Err(format!("unknown flag {flag}")),
             }
         }
         if listen.is_empty() {
             let addr = match args.transport.as_str() {
                 "ws" => "/ip4/127.0.0.1/tcp/0/ws",
+                "wss" => "/ip4/127.0.0.1/tcp/0/wss",
                 "quic-v1" => "/ip4/127.0.0.1/udp/0/quic-v1",
                 _ => "/ip4/127.0.0.1/tcp/0",
             };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use libp2p::{
     PeerId, Transport,
     core::{
@@ -14,6 +15,9 @@ use libp2p::{
     pnet::{PnetConfig, PreSharedKey},
     quic, tcp, tls, yamux,
 };
+use libp2p_websocket::tls as websocket_tls;
+
+use crate::args::Args;
 
 /// Time for the connection, security and muxer together; the same as in libp2p's own builder.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,17 +25,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// QUIC has its own security and muxer; there the last two arguments mean nothing.
-pub fn build(
-    keypair: &Keypair,
-    transport: &str,
-    security: &str,
-    muxer: &str,
-    psk: Option<PreSharedKey>,
-) -> Result<Connections, String> {
+pub fn build(keypair: &Keypair, args: &Args) -> Result<Connections, String> {
+    let (security, muxer, psk) = (args.security.as_str(), args.muxer.as_str(), args.psk);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default());
-    match transport {
+    match args.transport.as_str() {
         "tcp" => protected(tcp, psk, keypair, security, muxer),
         "ws" => protected(libp2p_websocket::Config::new(tcp), psk, keypair, security, muxer),
+        "wss" => {
+            let mut websocket = libp2p_websocket::Config::new(tcp);
+            websocket.set_tls_config(web_tls(args)?);
+            protected(websocket, psk, keypair, security, muxer)
+        }
         "quic-v1" if psk.is_some() => Err("QUIC has no private networks".into()),
         "quic-v1" => {
             let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
@@ -65,6 +69,40 @@ where
             muxer,
         ),
     }
+}
+
+/// Reads the certificates of the web: ours, and that of whom to trust.
+fn web_tls(args: &Args) -> Result<websocket_tls::Config, String> {
+    let read = |path: &Option<String>| {
+        let path = path
+            .as_ref()
+            .ok_or("wss needs --certificate and --authority")?;
+        std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))
+    };
+    let (own, authority) = (read(&args.certificate)?, read(&args.authority)?);
+    let key = websocket_tls::PrivateKey::new(pem(&own, "PRIVATE KEY")?);
+    let certificate = websocket_tls::Certificate::new(pem(&own, "CERTIFICATE")?);
+    let trusted = websocket_tls::Certificate::new(pem(&authority, "CERTIFICATE")?);
+    let mut builder = websocket_tls::Config::builder();
+    builder
+        .server(key, [certificate])
+        .map_err(|e| format!("certificate: {e}"))?;
+    builder
+        .add_trust(&trusted)
+        .map_err(|e| format!("authority: {e}"))?;
+    Ok(builder.finish())
+}
+
+/// The first block with this label, decoded.
+fn pem(text: &str, label: &str) -> Result<Vec<u8>, String> {
+    text.split_once(&format!("-----BEGIN {label}-----"))
+        .and_then(|(_, rest)| rest.split_once("-----END"))
+        .and_then(|(body, _)| {
+            BASE64_STANDARD
+                .decode(body.split_whitespace().collect::<String>())
+                .ok()
+        })
+        .ok_or(format!("no {label} in the file"))
 }
 
 fn upgraded<T>(

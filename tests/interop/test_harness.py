@@ -1,0 +1,156 @@
+"""The parts of the programs for libp2p's test suites: environments, the Redis client, the words of results."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from interop.harness import report, resp
+from interop.harness.contract import ContractError, iterations, read
+from interop.harness.stacks import available
+
+NEW = {
+    "IS_DIALER": "true",
+    "REDIS_ADDR": "transport-redis:6379",
+    "TEST_KEY": "a5b50d5e",
+    "TRANSPORT": "tcp",
+    "SECURE_CHANNEL": "noise",
+    "MUXER": "yamux",
+    "LISTENER_IP": "0.0.0.0",
+    "DEBUG": "false",
+}
+OLD = {"version": "x", "transport": "ws", "is_dialer": "false", "ip": "0.0.0.0", "muxer": "mplex", "security": "noise"}
+
+
+def test_the_new_environment() -> None:
+    found = read(NEW)
+    assert (found.legacy, found.dialer, found.redis) == (False, True, ("transport-redis", 6379))
+    assert found.key == "a5b50d5e_listener_multiaddr"
+    assert (found.transport, found.security, found.muxer, found.timeout) == ("tcp", "noise", "yamux", 180.0)
+
+
+def test_the_old_environment() -> None:
+    """Redis is where test-plans has it, unless it is said."""
+    found = read(OLD)
+    assert (found.legacy, found.dialer, found.redis, found.key) == (True, False, ("redis", 6379), "listenerAddr")
+    assert read({**OLD, "redis_addr": "proxy-abc:1", "test_timeout_seconds": "30"}).redis == ("proxy-abc", 1)
+    assert read({**OLD, "test_timeout_seconds": "30"}).timeout == 30
+
+
+@pytest.mark.parametrize("value", ["", "null", None])
+def test_transports_with_their_own_security(value) -> None:
+    """Unset, empty or null."""
+    environ = {**NEW, "TRANSPORT": "quic-v1", "SECURE_CHANNEL": value, "MUXER": value}
+    found = read({name: text for name, text in environ.items() if text is not None})
+    assert (found.security, found.muxer) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("IS_DIALER", "yes"), ("REDIS_ADDR", "nowhere"), ("TEST_KEY", None), ("TRANSPORT", None)]
+)
+def test_environments_that_make_no_sense(name, value) -> None:
+    environ = {**NEW, name: value}
+    with pytest.raises(ContractError):
+        read({name: text for name, text in environ.items() if text is not None})
+
+
+def test_iterations() -> None:
+    """The suite writes null for its default."""
+    assert [iterations({"N": text}, "N", 7) for text in ("null", "", "12")] == [7, 7, 12]
+    assert iterations({}, "N", 7) == 7
+    with pytest.raises(ContractError):
+        iterations({"N": "many"}, "N", 7)
+
+
+def test_what_is_here() -> None:
+    """The stacks of the base installation, at least."""
+    found = available()
+    for transport in ("tcp", "ws", "wss"):
+        assert (transport, "noise", "yamux") in found
+        assert (transport, "noise", "mplex") in found
+
+
+def test_latency() -> None:
+    """Names and indentation are what the suites look for."""
+    assert report.latency(0.0123456, 0.00071, legacy=False) == (
+        "latency:\n  handshake_plus_one_rtt: 12.346\n  ping_rtt: 0.71\n  unit: ms"
+    )
+    found = json.loads(report.latency(0.0123456, 0.00071, legacy=True))
+    assert found == {"handshakePlusOneRTTMillis": 12.346, "pingRTTMilllis": 0.71}
+
+
+def test_distribution() -> None:
+    """Quartiles; what is far from them is an outlier, and neither least nor greatest."""
+    assert report.distribution("upload", [2.0, 2.1, 2.2, 2.3, 9.0], "Gbps").splitlines() == [
+        "upload:",
+        "  iterations: 5",
+        "  min: 2.00",
+        "  q1: 2.10",
+        "  median: 2.20",
+        "  q3: 2.30",
+        "  max: 2.30",
+        "  outliers: [9.00]",
+        "  samples: [2.00, 2.10, 2.20, 2.30, 9.00]",
+        "  unit: Gbps",
+    ]
+    assert "  median: 1.500" in report.distribution("latency", [1.0, 2.0], "ms").splitlines()
+    assert "  max: 3.000" in report.distribution("latency", [3.0], "ms").splitlines()
+
+
+async def test_redis() -> None:
+    """Commands as arrays, replies of every kind, in any pieces."""
+    ours, theirs = memory_stream_pair()
+    redis = resp.Redis(ours)
+    replies = b"+OK\r\n:3\r\n$5\r\nhe\r\no\r\n$-1\r\n*2\r\n$1\r\nk\r\n*-1\r\n-ERR no\r\n"
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def answer() -> None:
+                for byte in replies:
+                    await theirs.send_all(bytes((byte,)))
+
+            nursery.start_soon(answer)
+            assert await redis("SET", "key", "ä") == b"OK"
+            assert await theirs.receive_some() == b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$2\r\n\xc3\xa4\r\n"
+            assert await redis("X") == 3
+            assert await redis("X") == b"he\r\no"
+            assert await redis("X") is None
+            assert await redis("X") == [b"k", None]
+            with pytest.raises(resp.RedisError, match="ERR no"):
+                await redis("X")
+
+
+@pytest.mark.parametrize("reply", [b"HTTP/1.1 400\r\n", b"$99999999\r\n", b"x" * 70_000, b"$5\r\nab"])
+async def test_what_is_no_redis(reply) -> None:
+    """Is an error, and no memory."""
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(reply)
+    await theirs.send_eof()
+    with pytest.raises(resp.RedisError):
+        await resp.Redis(ours)("X")
+
+
+async def test_finding_the_listener() -> None:
+    """A string or a list, whichever the other side leaves, as soon as it is there."""
+    said: list[tuple[str, ...]] = []
+    answers: dict[str, list[resp.Reply]] = {
+        "TYPE": [b"none", b"list", b"string"],
+        "LINDEX": [b"/ip4/one"],
+        "GET": [b"/ip4/two"],
+    }
+
+    async def redis(*command: str) -> resp.Reply:
+        await trio.lowlevel.checkpoint()
+        said.append(command)
+        return answers[command[0]].pop(0)
+
+    assert await resp.fetch(redis, "key") == "/ip4/one"  # type: ignore[arg-type]
+    assert await resp.fetch(redis, "key") == "/ip4/two"  # type: ignore[arg-type]
+    answers = {"BLPOP": [None, [b"key", b"/ip4/three"]], "DEL": [0, 0], "RPUSH": [1], "SET": [b"OK"]}
+    assert await resp.fetch_list(redis, "key") == "/ip4/three"  # type: ignore[arg-type]
+    await resp.publish(redis, "key", "a", as_list=True)  # type: ignore[arg-type]
+    await resp.publish(redis, "key", "b", as_list=False)  # type: ignore[arg-type]
+    assert said[-4:] == [("DEL", "key"), ("RPUSH", "key", "a"), ("DEL", "key"), ("SET", "key", "b")]

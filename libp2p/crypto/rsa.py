@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from ..errors import DecodeError
+from ._der import BIT_STRING, INTEGER, SEQUENCE, read, write
 from .keys import KeyType, PrivateKey, PublicKey
 
 MIN_BITS = 2048
@@ -25,7 +26,6 @@ MAX_EXPONENT = 2**31 - 1
 
 _PADDING = padding.PKCS1v15()
 _HASH = hashes.SHA256()
-_SEQUENCE, _INTEGER, _BIT_STRING = 0x30, 0x02, 0x03
 # SEQUENCE { OID rsaEncryption, NULL }
 _ALGORITHM = bytes.fromhex("300d06092a864886f70d0101010500")
 
@@ -76,10 +76,10 @@ def decode_public(raw: bytes) -> RsaPublicKey:
         DecodeError: not the DER of an RSA key, a modulus outside of 2048 to 8192 bits or even, or an exponent that is
             even, below 3 or above :data:`MAX_EXPONENT`.
     """
-    body, rest = _read(raw, _SEQUENCE)
+    body, rest = read(raw, SEQUENCE)
     if rest or not body.startswith(_ALGORITHM):
         raise DecodeError("not an RSA public key")
-    bits, rest = _read(body[len(_ALGORITHM) :], _BIT_STRING)
+    bits, rest = read(body[len(_ALGORITHM) :], BIT_STRING)
     if rest or bits[:1] != b"\x00":
         raise DecodeError("not an RSA public key")
     n, e = _integers(bits[1:], 2)
@@ -131,53 +131,28 @@ def _check(n: int, e: int) -> None:
 
 
 # --- DER --------------------------------------------------------------------------------------------------------------
-# Reading takes long and short lengths alike; that the form was the shortest is proved by writing it again.
 
 
 def _public_der(n: int, e: int) -> bytes:
-    return _write(_SEQUENCE, _ALGORITHM + _write(_BIT_STRING, b"\x00" + _sequence((n, e))))
+    return write(SEQUENCE, _ALGORITHM + write(BIT_STRING, b"\x00" + _sequence((n, e))))
 
 
 def _sequence(numbers: tuple[int, ...]) -> bytes:
     # One byte more than the bits need where the top bit is set: DER integers have a sign.
-    return _write(
-        _SEQUENCE,
-        b"".join(_write(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big")) for number in numbers),
+    return write(
+        SEQUENCE,
+        b"".join(write(INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big")) for number in numbers),
     )
 
 
-def _write(tag: int, body: bytes) -> bytes:
-    length = len(body)
-    if length < 0x80:
-        return bytes((tag, length)) + body
-    size = (length.bit_length() + 7) // 8
-    return bytes((tag, 0x80 | size)) + length.to_bytes(size, "big") + body
-
-
 def _integers(data: bytes, count: int) -> list[int]:
-    rest, trailing = _read(data, _SEQUENCE)
+    rest, trailing = read(data, SEQUENCE)
     if trailing:
         raise DecodeError("bytes behind the DER of an RSA key")
     numbers: list[int] = []
     while rest:
-        body, rest = _read(rest, _INTEGER)
+        body, rest = read(rest, INTEGER)
         numbers.append(int.from_bytes(body, "big"))
     if len(numbers) != count:
         raise DecodeError(f"{len(numbers)} numbers in the DER of an RSA key, not {count}")
     return numbers
-
-
-def _read(data: bytes, tag: int) -> tuple[bytes, bytes]:
-    """Split ``data`` into the body of its first element, which must have ``tag``, and what follows."""
-    if len(data) < 2 or data[0] != tag:
-        raise DecodeError("not the DER of an RSA key")
-    length, start = data[1], 2
-    if length >= 0x80:
-        start += length & 0x7F
-        # Two bytes of length are enough for the 16 KiB a serialized key may have.
-        if not 2 < start <= 4:
-            raise DecodeError("a length in the DER of an RSA key is out of range")
-        length = int.from_bytes(data[2:start], "big")
-    if len(data) < start + length:
-        raise DecodeError("the DER of an RSA key is truncated")
-    return data[start : start + length], data[start + length :]

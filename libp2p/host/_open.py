@@ -13,7 +13,7 @@ from multiaddr import Multiaddr
 
 from .._util.contain import Containment
 from .._util.nursery import Block, open_unwrapping_nursery
-from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityFactory, Service, Transport
+from ..abc import Muxer, Peerstore, ProtocolId, Resolver, SecurityFactory, Service, Transport, TransportFactory
 from ..addressing import parse
 from ..crypto.keys import PrivateKey
 from ..peer_id import PeerId
@@ -28,7 +28,7 @@ async def open_host(
     key: PrivateKey,
     listen: Iterable[Multiaddr | str],
     services: Sequence[Service],
-    transports: Sequence[Transport],
+    transports: Sequence[Transport | TransportFactory],
     security: Sequence[SecurityFactory],
     muxers: Sequence[Muxer],
     peerstore: Peerstore,
@@ -44,7 +44,7 @@ async def open_host(
         swarm = Swarm(
             local_peer=PeerId.from_key(key.public_key),
             peerstore=peerstore,
-            transports=transports,
+            transports=[made if isinstance(made, Transport) else made(key) for made in transports],
             security=[make(key, muxer_ids) for make in security],
             muxers=muxers,
             resolver=resolver,

@@ -47,7 +47,8 @@ def open_host(
         listen: addresses to listen on, for example ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one. None: dial only.
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
-        transports: by default TCP. :class:`libp2p.transports.quic.Quic` is given as the class: the host makes it with its key.
+        transports: by default TCP. Transports that prove identities themselves, as
+            :class:`libp2p.transports.quic.Quic`, are given as their class: the host makes them with its key.
         security: by default Noise; :class:`libp2p.security.plaintext.Plaintext` must be asked for.
         muxers: best first; by default yamux.
         peerstore: by default in memory; it is closed with the host.

@@ -159,15 +159,17 @@ class TransportConformance(ABC):
 
     async def test_address_in_use(self) -> None:
         """Cannot be listened on again until its listener is closed."""
-        async with self._listening() as (_, listener):
+        async with self._listening() as (_, listener), trio.open_nursery() as nursery:
             addr = listener.addresses[0]
             other = self.make()
+            await nursery.start(other.run)
             with pytest.raises(TransportError) as caught:
                 await other.listen(addr)
             assert caught.value.addr == addr
             await listener.aclose()
             again = await other.listen(addr)
             await again.aclose()
+            nursery.cancel_scope.cancel()
 
     async def test_closing_a_listener(self) -> None:
         """Wakes who accepts, refuses who dials, and harms no connection."""
@@ -209,25 +211,21 @@ class TransportConformance(ABC):
                         nursery.start_soon(_cancel_after, scope, steps)
                         conn = await dialer.dial(listener.addresses[0], peer=None)
                         with trio.CancelScope(shield=True):
-                            await trio.aclose_forcefully(conn.stream if isinstance(conn, RawConnection) else conn)
-            ours, theirs = await self._connect_past_remains(dialer, listener)
-            await ours.stream.aclose()
-            await theirs.stream.aclose()
-
-    async def _connect_past_remains(self, dialer: Transport, listener: Listener) -> tuple[RawConnection, RawConnection]:
-        """Connect to a listener whose queue may hold connections that ended before they were accepted."""
-        ours = await dialer.dial(listener.addresses[0], peer=None)
-        while True:
-            theirs = await listener.accept()
-            assert isinstance(ours, RawConnection)
-            assert isinstance(theirs, RawConnection)
-            if theirs.remote_addr == ours.local_addr:
-                return ours, theirs
-            await theirs.stream.aclose()
+                            await _close(conn)
+            # Connections that ended before they were accepted may still be queued.
+            ours = await dialer.dial(listener.addresses[0], peer=None)
+            remote = None
+            while remote != ours.local_addr:
+                theirs = await listener.accept()
+                remote = theirs.remote_addr
+                await _close(theirs)
+            await _close(ours)
 
     async def test_many_connections(self) -> None:
         """At once, each with its own bytes."""
         async with self._listening() as (dialer, listener):
+            for conn in await self._connect(dialer, listener):
+                await conn.stream.aclose()
 
             async def echo(conn: RawConnection) -> None:
                 await conn.stream.send_all(await receive_exactly(conn.stream, 8))
@@ -265,6 +263,10 @@ async def _fill(*streams: DirectStream, settle: float) -> None:
             except trio.WouldBlock:
                 pass
         await wait_all_tasks_blocked(settle)
+
+
+async def _close(conn: RawConnection | SecureMuxedConnection) -> None:
+    await trio.aclose_forcefully(conn.stream if isinstance(conn, RawConnection) else conn)
 
 
 async def _cancel_after(scope: trio.CancelScope, steps: int) -> None:

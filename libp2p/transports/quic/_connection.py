@@ -1,7 +1,7 @@
 """QUIC as a muxed connection: carries between a machine, its endpoint, and the streams that applications hold.
 
-It has no task of its own for input, output or time: the endpoint feeds it, and flushes what it has to send. ``run`` only
-waits for the end. Small writes are joined as in the other muxers: they leave at the end of the tick, or when their task
+It has no task of its own for input, output or time: the endpoint feeds it, and sends what it has to send. ``run`` waits
+for the end. Small writes are joined as in the other muxers: they leave at the end of the tick, or when their task
 waits for an answer, whichever comes first.
 """
 

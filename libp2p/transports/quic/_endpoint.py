@@ -73,6 +73,7 @@ class Endpoint:
         self._by_cid: dict[bytes, QuicConnection] = {}
         self._cids: dict[QuicConnection, set[bytes]] = {}
         self._handshakes: dict[QuicConnection, bytes] = {}
+        self._dials: dict[QuicConnection, Address] = {}
         self._touched: dict[QuicConnection, None] = {}
         self._timers: list[tuple[float, int, QuicConnection]] = []
         self._armed: dict[QuicConnection, float] = {}
@@ -100,6 +101,8 @@ class Endpoint:
                     nursery.start_soon(self._keep_time)
                     nursery.start_soon(self._write)
                     await self._read()
+        except* trio.ClosedResourceError:
+            pass  # closed here
         finally:
             self.close()
 
@@ -116,18 +119,24 @@ class Endpoint:
     async def _read(self) -> None:
         while True:
             await self._socket.wait_readable()
-            for _ in range(BATCH):
+            for count in range(BATCH):
                 try:
                     data, size, remote = self._socket.receive()
                 except trio.WouldBlock:
+                    if not count:
+                        self._take_error(self._socket.receive_error())
                     break
-                except OSError as exc:
-                    _log.debug("receiving on %s: %s", self.address, exc)
-                    continue
                 self._take(data, size, remote)
             touched, self._touched = self._touched, {}
             for connection in touched:
                 self._guarded(connection, connection.advance)
+
+    def _take_error(self, target: Address | None) -> None:
+        """Nobody is at ``target``, says whoever is. Believed only by dials that were not answered yet."""
+        if target is not None:
+            for connection, remote in tuple(self._dials.items()):
+                if remote[:2] == target[:2]:
+                    connection.fail(ConnectionRefusedError("nobody listens there, or it cannot be reached"))
 
     # --- datagrams in
 
@@ -188,16 +197,13 @@ class Endpoint:
             self,
             QuicMachine(engine, now),
             direction=direction,
-            local_addr=_addr(self._local_address(remote)),
+            local_addr=_addr(self._socket.address_towards(remote)),
             remote_addr=_addr(remote),
         )
         self._cids[connection] = set()
         self.live += 1
         self.add_cid(cid, connection)
         return connection
-
-    def _local_address(self, remote: Address) -> Address:
-        return self._socket.address
 
     async def dial(self, addr: Multiaddr, remote: Address, peer: PeerId | None) -> QuicConnection:
         """Connect to ``remote``.
@@ -209,12 +215,15 @@ class Endpoint:
         """
         connection = self._begin(remote, Direction.OUTBOUND, peer=peer)
         connection.remote_addr = addr
+        self._dials[connection] = remote
         try:
             connection.flush()
             await connection.wait_ready()
         except BaseException:
             connection.abort()
             raise
+        finally:
+            del self._dials[connection]
         failure = connection.machine.engine.identity_failure
         if isinstance(failure, PeerIdMismatch):
             raise PeerIdMismatch(failure.expected, failure.actual)

@@ -44,11 +44,16 @@ from ._tls import MutualContext, Outside, TlsIdentity
 Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int]"
 """Of a UDP socket, as the socket module has it."""
 Event: TypeAlias = "tuple[Any, ...]"
-"""Its name and its fields: ``("stream_data", id, data, fin)``, ``("stream_reset", id, code, final_size)``,
-``("stop_sending", id, code)``, ``("stream_finished", id)``, ``("streams_available", unidirectional, maximum)``,
-``("handshake_failed", code, reason)``, ``("connection_id_issued", cid)``, ``("connection_id_retired", cid)``, ``("handshake_complete",)``,
-``("peer_closed", by the application, code, frame type, reason)``, ``("protocol_error", code, frame type, reason)``,
-``("connection_terminated", code, frame type, reason)``, and others of no interest here."""
+"""Its name and its fields; those that matter here::
+
+    ("stream_data", id, data, fin)          ("connection_id_issued", cid)
+    ("stream_reset", id, code, final size)  ("connection_id_retired", cid)
+    ("stop_sending", id, code)              ("handshake_complete",)
+    ("stream_finished", id)                 ("handshake_failed", code, reason)
+    ("streams_available", uni, maximum)     ("peer_closed", by its application, code, frame type, reason)
+    ("protocol_error", code, frame type, reason)
+    ("connection_terminated", code, frame type, reason)
+"""
 
 MAX_HANDSHAKE = 64 * 1024
 """Bytes of a peer that has not proved its identity; it is heard no more above."""
@@ -100,7 +105,9 @@ class Start:
 class _Bridge(QuicTlsBridge):  # type: ignore[misc]
     """qh3's handling of TLS for QUIC, around a context of ours."""
 
-    def __init__(self, context: MutualContext, config: EngineConfig, configuration: QuicConfiguration, **ids: Any):
+    def __init__(
+        self, context: MutualContext, config: EngineConfig, configuration: QuicConfiguration, **ids: Any
+    ) -> None:
         self._engine_config = config
         super().__init__(configuration, version=VERSION_1, **ids)
         # The context it has made for itself was never used.

@@ -23,6 +23,7 @@ RECEIVE_SIZE = 65_536
 # From linux/udp.h and linux/in.h; the socket module names them on some versions only.
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+_IP_RECVERR, _IPV6_RECVERR = 11, 25
 _U16 = struct.Struct("H")
 _INT = struct.Struct("i")
 
@@ -45,12 +46,22 @@ class DatagramSocket(Protocol):
         """What it is bound to."""
         ...
 
+    def address_towards(self, remote: Address) -> Address:
+        """The address that ``remote`` sees, as far as this machine knows: never an unspecified one."""
+        ...
+
     def receive(self) -> tuple[bytes, int, Address]:
         """One or more datagrams of one sender, joined; the size of each but the last; and the sender.
 
         Raises:
             trio.WouldBlock: none is there.
-            OSError: an error report for something sent earlier, or the socket is broken.
+        """
+        ...
+
+    def receive_error(self) -> Address | None:
+        """An address that somebody on the way has reported as unreachable; None when there is no report.
+
+        To be called when the socket was readable and :meth:`receive` would block.
         """
         ...
 
@@ -59,7 +70,11 @@ class DatagramSocket(Protocol):
         ...
 
     async def wait_readable(self) -> None:
-        """Wait until :meth:`receive` may succeed."""
+        """Wait until :meth:`receive` or :meth:`receive_error` may succeed.
+
+        Raises:
+            trio.ClosedResourceError: it was closed here.
+        """
         ...
 
     async def wait_writable(self) -> None:
@@ -86,8 +101,10 @@ class UdpSocket:
             # Datagrams must not be cut in pieces on the way: the engine finds out how long they may be.
             if family == socket.AF_INET6:
                 _try_option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+                self._reports = _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
             else:
                 _try_option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+                self._reports = _try_option(sock, socket.IPPROTO_IP, _IP_RECVERR, 1)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 _try_option(sock, socket.SOL_SOCKET, option, BUFFER)
         except BaseException:
@@ -99,21 +116,47 @@ class UdpSocket:
         name: Address = self._socket.getsockname()
         return name
 
+    def address_towards(self, remote: Address) -> Address:
+        host, port = self.address[:2]
+        if host in ("0.0.0.0", "::"):
+            with socket.socket(self._socket.family, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.connect(remote)  # sends nothing, but chooses a route
+                    host = probe.getsockname()[0]
+                except OSError:
+                    pass  # no route: the first datagram will say so
+        return host, port
+
     def receive(self) -> tuple[bytes, int, Address]:
-        try:
-            if not self._gro:
-                data, sender = self._socket.recvfrom(RECEIVE_SIZE)
-                return data, len(data), sender
-            data, ancillary, _, sender = self._socket.recvmsg(RECEIVE_SIZE, 64)
-        except BlockingIOError:
-            raise trio.WouldBlock from None
+        while True:
+            try:
+                if not self._gro:
+                    data, sender = self._socket.recvfrom(RECEIVE_SIZE)
+                    return data, len(data), sender
+                data, ancillary, _, sender = self._socket.recvmsg(RECEIVE_SIZE, 64)
+                break
+            except BlockingIOError:
+                raise trio.WouldBlock from None
+            except OSError as exc:
+                if exc.errno not in _UNDELIVERABLE:
+                    raise
+                # A report about something sent earlier, which receive_error explains: there may be datagrams behind it.
         for level, kind, value in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 return data, _INT.unpack_from(value)[0], sender
         return data, len(data), sender
 
+    def receive_error(self) -> Address | None:
+        if not self._reports:
+            return None
+        try:
+            target: Address = self._socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)[3]
+        except OSError:
+            return None
+        return target
+
     def send(self, datagrams: Sequence[tuple[bytes, Address]]) -> tuple[int, OSError | None]:
-        done, problem = 0, None
+        done, problem, failed_at = 0, None, -1
         while done < len(datagrams):
             count = self._run_length(datagrams, done) if self._gso else 1
             try:
@@ -131,6 +174,9 @@ class UdpSocket:
                     continue
                 if exc.errno not in _UNDELIVERABLE:
                     raise
+                if failed_at != done:
+                    failed_at = done  # it may be about something sent earlier: only a second one is about this
+                    continue
                 problem = exc
             done += count
         return done, problem
@@ -152,10 +198,17 @@ class UdpSocket:
         return count
 
     async def wait_readable(self) -> None:
+        await self._check_open()
         await trio.lowlevel.wait_readable(self._socket)
 
     async def wait_writable(self) -> None:
+        await self._check_open()
         await trio.lowlevel.wait_writable(self._socket)
+
+    async def _check_open(self) -> None:
+        if self._socket.fileno() < 0:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError("this socket is closed")
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:

@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import trio
 from multiaddr import Multiaddr
@@ -40,15 +41,26 @@ REFUSED = 0x2
 """Transport error code CONNECTION_REFUSED (RFC 9000, section 20.1)."""
 
 
+class Acceptor(Protocol):
+    """Takes what others dial."""
+
+    def offer(self, connection: QuicConnection) -> bool:
+        """A connection whose handshake is complete; False to refuse it."""
+        ...
+
+    def socket_closed(self) -> None:
+        """There will be no more."""
+        ...
+
+
 class Endpoint:
     """A socket with its connections. Owns the socket.
 
     Args:
-        on_accept: takes a connection that somebody dialled here, once its handshake is complete; False to refuse it.
-            None while nobody listens.
         on_idle: called when there is neither a listener nor a connection any more.
 
     Attributes:
+        acceptor: who listens here, if anybody does.
         kernel: whether sending touches nothing but the kernel, so that it may be done outside of any task.
     """
 
@@ -63,8 +75,9 @@ class Endpoint:
         kernel: bool,
     ) -> None:
         self.kernel = kernel
-        self.on_accept: Callable[[QuicConnection], bool] | None = None
+        self.acceptor: Acceptor | None = None
         self._socket = sock
+        self._where = sock.address
         self._identity = identity
         self._config = config
         self._outside = outside
@@ -89,7 +102,7 @@ class Endpoint:
     @property
     def address(self) -> Address:
         """What the socket is bound to."""
-        return self._socket.address
+        return self._where
 
     # --- life
 
@@ -103,6 +116,9 @@ class Endpoint:
                     await self._read()
         except* trio.ClosedResourceError:
             pass  # closed here
+        except* OSError as group:
+            # Nobody's connection but those of this socket ends with it.
+            _log.error("the socket at %s failed: %s", self._where, group.exceptions[0])
         finally:
             self.close()
 
@@ -112,9 +128,10 @@ class Endpoint:
             for connection in tuple(self._cids):
                 connection.abort()
             self.closed = True
-            self.on_accept = None
             self._scope.cancel()
             self._socket.close()
+            if self.acceptor is not None:
+                self.acceptor.socket_closed()
 
     async def _read(self) -> None:
         while True:
@@ -127,6 +144,8 @@ class Endpoint:
                         self._take_error(self._socket.receive_error())
                     break
                 self._take(data, size, remote)
+                if self.closed:
+                    return
             touched, self._touched = self._touched, {}
             for connection in touched:
                 self._guarded(connection, connection.advance)
@@ -168,7 +187,7 @@ class Endpoint:
             connection.fail(error)
 
     def _take_stranger(self, data: bytes, remote: Address) -> None:
-        if self.on_accept is None:
+        if self.acceptor is None:
             return
         header = read_header(data)
         if header is None:
@@ -248,7 +267,7 @@ class Endpoint:
     def on_ready(self, connection: QuicConnection) -> None:
         """The handshake of ``connection`` is complete."""
         if self._end_handshake(connection):
-            if self.on_accept is None or not self.on_accept(connection):
+            if self.acceptor is None or not self.acceptor.offer(connection):
                 connection.abort(REFUSED)
 
     def _end_handshake(self, connection: QuicConnection) -> bool:
@@ -267,7 +286,7 @@ class Endpoint:
 
     def check_idle(self) -> None:
         """Nobody may be left."""
-        if not self.live and self.on_accept is None and not self.closed:
+        if not self.live and self.acceptor is None and not self.closed:
             self._on_idle(self)
 
     def _remove(self, connection: QuicConnection) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from qh3 import tls
+from qh3._hazmat import Buffer as QuicBuffer
 from qh3._hazmat import CryptoError, QuicConnectionCore
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.crypto import CIPHER_SUITES
@@ -102,7 +103,7 @@ class Start:
     retried: bool
 
 
-class _Bridge(QuicTlsBridge):  # type: ignore[misc]
+class _Bridge(QuicTlsBridge):
     """qh3's handling of TLS for QUIC, around a context of ours."""
 
     def __init__(
@@ -133,7 +134,7 @@ class _Bridge(QuicTlsBridge):  # type: ignore[misc]
             original_destination_connection_id=None if is_client else self.original_destination_connection_id,
             retry_source_connection_id=None if is_client else self.retry_source_connection_id,
         )
-        buf = tls.Buffer(capacity=512)
+        buf = QuicBuffer(capacity=512)
         push_quic_transport_parameters(buf, parameters)
         return bytes(buf.data)
 
@@ -172,7 +173,8 @@ class Engine:
         self._cid = cid
         self.is_client = start is None
         self._expected = expected
-        self._start = start or Start(*([outside.entropy(CID_SIZE)] * 2), False)
+        first = outside.entropy(CID_SIZE)
+        self._start = start or Start(first, first, False)
         self.initial_cid = self._start.cid
         self._received = 0
         self._remote_parameters: QuicTransportParameters | None = None

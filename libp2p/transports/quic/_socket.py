@@ -55,6 +55,8 @@ class DatagramSocket(Protocol):
 
         Raises:
             trio.WouldBlock: none is there.
+            trio.ClosedResourceError: it was closed here.
+            OSError: the socket is broken.
         """
         ...
 
@@ -138,6 +140,8 @@ class UdpSocket:
             except BlockingIOError:
                 raise trio.WouldBlock from None
             except OSError as exc:
+                if self._socket.fileno() < 0:
+                    raise trio.ClosedResourceError("this socket is closed") from None
                 if exc.errno not in _UNDELIVERABLE:
                     raise
                 # A report about something sent earlier, which receive_error explains: there may be datagrams behind it.

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from qh3 import tls
+from qh3._hazmat import Buffer, EcPrivateKey, X25519KeyExchange, X25519ML768KeyExchange
 
 from ...crypto.certificate import HostCertificate, make_certificate, verify_certificate
 from ...crypto.keys import PrivateKey, PublicKey
@@ -38,7 +38,7 @@ MAX_MESSAGE = 64 * 1024
 
 _CLIENT_CONTEXT = b"TLS 1.3, client CertificateVerify"
 _SERVER_CONTEXT = b"TLS 1.3, server CertificateVerify"
-_HASHES = {
+_HASHES: dict[int, hashes.HashAlgorithm] = {
     tls.SignatureAlgorithm.ECDSA_SECP256R1_SHA256: hashes.SHA256(),
     tls.SignatureAlgorithm.ECDSA_SECP384R1_SHA384: hashes.SHA384(),
     tls.SignatureAlgorithm.ECDSA_SECP521R1_SHA512: hashes.SHA512(),
@@ -46,7 +46,7 @@ _HASHES = {
     tls.SignatureAlgorithm.RSA_PSS_RSAE_SHA384: hashes.SHA384(),
     tls.SignatureAlgorithm.RSA_PSS_RSAE_SHA512: hashes.SHA512(),
 }
-_CURVES = {
+_CURVES: dict[int, str] = {
     tls.SignatureAlgorithm.ECDSA_SECP256R1_SHA256: "secp256r1",
     tls.SignatureAlgorithm.ECDSA_SECP384R1_SHA384: "secp384r1",
     tls.SignatureAlgorithm.ECDSA_SECP521R1_SHA512: "secp521r1",
@@ -60,16 +60,14 @@ _CIPHERS = [
 ]
 _GROUPS = [tls.Group.X25519ML768, tls.Group.X25519]
 
-_Exchange: TypeAlias = "tls.X25519ML768KeyExchange | tls.X25519KeyExchange"
 
-
-class AlertCertificateRequired(tls.Alert):  # type: ignore[misc]
+class AlertCertificateRequired(tls.Alert):
     """The peer proved no identity."""
 
     description = tls.AlertDescription.certificate_required
 
 
-class AlertNoApplicationProtocol(tls.Alert):  # type: ignore[misc]
+class AlertNoApplicationProtocol(tls.Alert):
     """The client does not offer libp2p."""
 
     description = tls.AlertDescription.no_application_protocol
@@ -109,7 +107,7 @@ class TlsIdentity:
         return cls(host.certificate.public_bytes(Encoding.PEM), private_key)
 
 
-class MutualContext(tls.Context):  # type: ignore[misc]
+class MutualContext(tls.Context):
     """One end of one handshake.
 
     Args:
@@ -125,8 +123,12 @@ class MutualContext(tls.Context):  # type: ignore[misc]
 
     def __init__(self, identity: TlsIdentity, *, is_client: bool, expected: PeerId | None, outside: Outside) -> None:
         super().__init__(is_client=is_client, alpn_protocols=[ALPN], cipher_suites=_CIPHERS, verify_mode=0)
+        private_key = tls.load_pem_private_key(identity.private_key)
+        assert isinstance(private_key, EcPrivateKey)
         self.certificate = tls.load_pem_x509_certificates(identity.certificate)[0]
-        self.certificate_private_key = tls.load_pem_private_key(identity.private_key)
+        self.certificate_private_key = private_key
+        self._own_certificate = self.certificate.public_bytes()
+        self._own_key = private_key
         self._signature_algorithms = [int(algorithm) for algorithm in _SIGNATURES]
         self._supported_groups = list(_GROUPS)
         self._supported_versions = [tls.TLS_VERSION_1_3]
@@ -144,9 +146,16 @@ class MutualContext(tls.Context):  # type: ignore[misc]
         done = self.state in (tls.State.CLIENT_POST_HANDSHAKE, tls.State.SERVER_POST_HANDSHAKE)
         return self.remote_key if done and self._verified else None
 
+    @property
+    def _schedule(self) -> tls.KeySchedule:
+        """The keys, which exist once both hellos were exchanged."""
+        if self.key_schedule is None:
+            raise tls.AlertUnexpectedMessage("out of order")
+        return self.key_schedule
+
     # --- both ends
 
-    def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, tls.Buffer], epoch: int = -1) -> None:
+    def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int = -1) -> None:
         """Take bytes of the CRYPTO stream of ``epoch``.
 
         Raises:
@@ -190,7 +199,7 @@ class MutualContext(tls.Context):  # type: ignore[misc]
 
     def _check_signature(self, verify: tls.CertificateVerify, context: bytes) -> None:
         """The peer holds the certificate's key."""
-        algorithm, signed = verify.algorithm, self.key_schedule.certificate_verify_data(context)
+        algorithm, signed = verify.algorithm, self._schedule.certificate_verify_data(context)
         key = self._certificate_key
         try:
             if isinstance(key, ec.EllipticCurvePublicKey) and _CURVES.get(algorithm) == key.curve.name:
@@ -208,10 +217,10 @@ class MutualContext(tls.Context):  # type: ignore[misc]
 
     # --- the client
 
-    def _client_send_hello(self, output_buf: tls.Buffer) -> None:
+    def _client_send_hello(self, output_buf: Buffer) -> None:
         """A ClientHello with what libp2p needs and nothing that only browsers do."""
-        self._x25519_kyber_768_private_key = tls.X25519ML768KeyExchange()
-        self._x25519_private_key = tls.X25519KeyExchange()
+        self._x25519_kyber_768_private_key = X25519ML768KeyExchange()
+        self._x25519_private_key = X25519KeyExchange()
         hello = tls.ClientHello(
             random=self.client_random,
             legacy_session_id=b"",
@@ -233,35 +242,35 @@ class MutualContext(tls.Context):  # type: ignore[misc]
             tls.push_client_hello(output_buf, hello)
         self._set_state(tls.State.CLIENT_EXPECT_SERVER_HELLO)
 
-    def _client_handle_encrypted_extensions(self, input_buf: tls.Buffer) -> None:
+    def _client_handle_encrypted_extensions(self, input_buf: Buffer) -> None:
         super()._client_handle_encrypted_extensions(input_buf)
         if self.alpn_negotiated != ALPN:
             raise tls.AlertHandshakeFailure("the server did not choose the protocol libp2p")
         if self._alps_negotiated or self.early_data_accepted or self._session_resumed:
             raise tls.AlertUnsupportedExtension("the server accepts what was not offered")
 
-    def _client_handle_compressed_certificate(self, input_buf: tls.Buffer) -> None:
+    def _client_handle_compressed_certificate(self, input_buf: Buffer) -> None:
         raise tls.AlertUnexpectedMessage("no compressed certificate was asked for")
 
-    def _client_handle_certificate_request(self, input_buf: tls.Buffer) -> None:
+    def _client_handle_certificate_request(self, input_buf: Buffer) -> None:
         if self._certificate_request is not None:
             raise tls.AlertUnexpectedMessage("a second certificate request")
         super()._client_handle_certificate_request(input_buf)
 
-    def _client_handle_certificate(self, input_buf: tls.Buffer) -> None:
+    def _client_handle_certificate(self, input_buf: Buffer) -> None:
         if self._certificate_request is None:
             raise tls.AlertHandshakeFailure("the server does not ask who we are")
         super()._client_handle_certificate(input_buf)
 
-    def _client_handle_certificate_verify(self, input_buf: tls.Buffer) -> None:
+    def _client_handle_certificate_verify(self, input_buf: Buffer) -> None:
         self._check_signature(tls.pull_certificate_verify(input_buf), _SERVER_CONTEXT)
-        self.key_schedule.update_hash(input_buf.data)
+        self._schedule.update_hash(input_buf.data)
         self._set_state(tls.State.CLIENT_EXPECT_FINISHED)
 
     # --- the server
 
     def _server_handle_hello(
-        self, input_buf: tls.Buffer, initial_buf: tls.Buffer, handshake_buf: tls.Buffer, onertt_buf: tls.Buffer
+        self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer, onertt_buf: Buffer
     ) -> None:
         """Answer a ClientHello with the whole flight of the server, CertificateRequest included."""
         hello = tls.pull_client_hello(input_buf)
@@ -312,9 +321,9 @@ class MutualContext(tls.Context):  # type: ignore[misc]
         self._next_dec_key = schedule.derive_secret(b"c ap traffic")
         self._set_state(tls.State.SERVER_EXPECT_FINISHED)
 
-    def _push_flight(self, buf: tls.Buffer, signature_algorithm: tls.SignatureAlgorithm) -> None:
+    def _push_flight(self, buf: Buffer, signature_algorithm: tls.SignatureAlgorithm) -> None:
         """EncryptedExtensions, CertificateRequest, Certificate, CertificateVerify, Finished."""
-        schedule = self.key_schedule
+        schedule = self._schedule
         with tls.push_message(schedule, buf):
             tls.push_encrypted_extensions(
                 buf,
@@ -323,27 +332,27 @@ class MutualContext(tls.Context):  # type: ignore[misc]
         with tls.push_message(schedule, buf):
             _push_certificate_request(buf)
         with tls.push_message(schedule, buf):
-            tls.push_certificate(buf, tls.Certificate(certificates=[(self.certificate.public_bytes(), b"")]))
-        signature = self.certificate_private_key.sign(schedule.certificate_verify_data(_SERVER_CONTEXT))
+            tls.push_certificate(buf, tls.Certificate(certificates=[(self._own_certificate, b"")]))
+        signature = self._own_key.sign(schedule.certificate_verify_data(_SERVER_CONTEXT))
         with tls.push_message(schedule, buf):
             tls.push_certificate_verify(buf, tls.CertificateVerify(algorithm=signature_algorithm, signature=signature))
         with tls.push_message(schedule, buf):
-            tls.push_finished(buf, tls.Finished(verify_data=schedule.finished_verify_data(self._enc_key)))
+            tls.push_finished(buf, tls.Finished(verify_data=schedule.finished_verify_data(self._enc_key or b"")))
 
-    def _take_from_client(self, message: bytes, output_buf: dict[tls.Epoch, tls.Buffer], epoch: int) -> None:
+    def _take_from_client(self, message: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int) -> None:
         """The client's flight: Certificate, CertificateVerify, Finished, in this order and each once."""
         if epoch != tls.Epoch.HANDSHAKE:
             raise tls.AlertUnexpectedMessage
-        buf = tls.Buffer(data=message)
+        buf = Buffer(data=message)
         kind = message[0]
         if kind == tls.HandshakeType.CERTIFICATE and self.remote_key is None:
             self._process_certificate(tls.pull_certificate(buf))
-            self.key_schedule.update_hash(message)
+            self._schedule.update_hash(message)
         elif kind == tls.HandshakeType.CERTIFICATE_VERIFY and self.remote_key is not None and not self._verified:
             self._check_signature(tls.pull_certificate_verify(buf), _CLIENT_CONTEXT)
-            self.key_schedule.update_hash(message)
+            self._schedule.update_hash(message)
         elif kind == tls.HandshakeType.FINISHED and self._verified:
-            self._expected_verify_data = self.key_schedule.finished_verify_data(self._dec_key)
+            self._expected_verify_data = self._schedule.finished_verify_data(self._dec_key or b"")
             self._server_handle_finished(buf, output_buf[tls.Epoch.ONE_RTT])
         elif kind == tls.HandshakeType.FINISHED:
             raise AlertCertificateRequired("the client proved no identity")
@@ -357,17 +366,17 @@ def _exchange(shares: list[tuple[int, bytes]]) -> tuple[tls.Group, bytes, bytes]
     """Take part in the key exchange that suits both: the group, our share, and the secret."""
     offered = dict(shares)
     if tls.Group.X25519ML768 in offered:
-        hybrid = tls.X25519ML768KeyExchange()
+        hybrid = X25519ML768KeyExchange()
         secret = hybrid.exchange(offered[tls.Group.X25519ML768])
         return tls.Group.X25519ML768, hybrid.shared_ciphertext(), secret
     if tls.Group.X25519 in offered:
-        exchange = tls.X25519KeyExchange()
+        exchange = X25519KeyExchange()
         return tls.Group.X25519, exchange.public_key(), exchange.exchange(offered[tls.Group.X25519])
     # A second ClientHello could bring one (HelloRetryRequest), which the engine cannot do; every peer offers X25519.
     raise tls.AlertHandshakeFailure("no key share of a common group")
 
 
-def _push_certificate_request(buf: tls.Buffer) -> None:
+def _push_certificate_request(buf: Buffer) -> None:
     """RFC 8446, section 4.3.2: no context, and the signatures we can check."""
     buf.push_uint8(tls.HandshakeType.CERTIFICATE_REQUEST)
     with tls.push_block(buf, 3):
@@ -402,7 +411,7 @@ def self_test(identity: TlsIdentity, key: PublicKey, outside: Outside) -> None:
 class _Anonymous(MutualContext):
     """A client that shows no certificate."""
 
-    def _client_handle_finished(self, input_buf: tls.Buffer, output_buf: tls.Buffer) -> None:
+    def _client_handle_finished(self, input_buf: Buffer, output_buf: Buffer) -> None:
         self._certificate_request = None
         super()._client_handle_finished(input_buf, output_buf)
 
@@ -424,7 +433,7 @@ def _shake_hands(identity: TlsIdentity, outside: Outside, *, anonymous: bool) ->
 
 
 def _step(end: MutualContext, arrived: dict[tls.Epoch, bytes]) -> dict[tls.Epoch, bytes]:
-    buffers = {epoch: tls.Buffer(capacity=16384) for epoch in tls.Epoch}
+    buffers = {epoch: Buffer(capacity=16384) for epoch in tls.Epoch}
     for epoch, data in arrived.items():
         end.handle_message(data, buffers, epoch)
     return {epoch: buf.data for epoch, buf in buffers.items() if buf.data}

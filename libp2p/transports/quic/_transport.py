@@ -41,7 +41,7 @@ class QuicListener(Listener):
         self._waiting: deque[QuicConnection] = deque()
         self._arrived = trio.lowlevel.ParkingLot()
         self._closed = False
-        endpoint.on_accept = self._offer
+        endpoint.acceptor = self
 
     @property
     def addresses(self) -> Sequence[Multiaddr]:
@@ -52,12 +52,17 @@ class QuicListener(Listener):
         """The socket it shares with dials."""
         return self._endpoint
 
-    def _offer(self, connection: QuicConnection) -> bool:
+    def offer(self, connection: QuicConnection) -> bool:
+        """Let ``connection`` wait to be accepted; False when too many do."""
         if len(self._waiting) >= BACKLOG:
             return False
         self._waiting.append(connection)
         self._arrived.unpark()
         return True
+
+    def socket_closed(self) -> None:
+        """The socket is gone, with all its connections."""
+        self._arrived.unpark_all()
 
     async def accept(self) -> QuicConnection:
         await trio.lowlevel.checkpoint()
@@ -75,7 +80,7 @@ class QuicListener(Listener):
         """Stop listening; connections that were not accepted are refused."""
         if not self._closed:
             self._closed = True
-            self._endpoint.on_accept = None
+            self._endpoint.acceptor = None
             self._arrived.unpark_all()
             while self._waiting:
                 self._waiting.popleft().abort()
@@ -182,7 +187,7 @@ class Quic(Transport):
             and (":" in endpoint.address[0]) == (":" in host)
             and _reaches(endpoint.address[0], host)
         ]
-        return min(suitable, key=lambda endpoint: endpoint.on_accept is None, default=None)
+        return min(suitable, key=lambda endpoint: endpoint.acceptor is None, default=None)
 
 
 def _family(addr: Multiaddr) -> socket.AddressFamily:

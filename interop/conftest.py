@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from .ours import STACKS
 from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -34,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``cell`` is (peer, muxer, key type); suites that do not vary the key type take Ed25519 alone."""
+    """``cell`` is (peer, stack, key type); suites that do not vary the key type take Ed25519 alone."""
     if "cell" not in metafunc.fixturenames:
         return
     all_keys = metafunc.definition.get_closest_marker("all_key_types") is not None
@@ -44,10 +45,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             reason = "not built: its toolchain is absent, see above"
             cells.append(pytest.param((name, "", ""), id=name, marks=pytest.mark.skip(reason=reason)))
             continue
-        for muxer in ("yamux", "mplex"):
+        for muxer in STACKS:
             for key_type in ("ed25519", "secp256k1", "ecdsa", "rsa") if all_keys else ("ed25519",):
                 missing = next(
-                    (what for what in (muxer, key_type) if what not in found["muxers"] + found["key_types"]), None
+                    (
+                        what
+                        for what in (muxer, key_type)
+                        if what not in found["muxers"] + found["key_types"] + found["transports"]
+                    ),
+                    None,
                 )
                 marks = []
                 if missing is not None:

@@ -274,7 +274,7 @@ class QuicConnection(SecureMuxedConnection):
 
     def _let_go(self, stream: MachineStream) -> None:
         was_paused = self.machine.paused
-        self.machine.forget(stream.id)
+        self.machine.forget(stream.id, trio.current_time())
         if was_paused and not self.machine.paused:
             self._dispatch(self.machine.events(trio.current_time()))
 

@@ -10,8 +10,9 @@ reset.
 
 *Ends of a stream.* QUIC ends the two directions of a stream apart. A reset that arrives ends both here; a reset made
 here sends both frames. A STOP_SENDING that arrives ends only writing, because go sends one with every orderly close.
-Closing a stream whose peer has not finished sends one too: the peer's side then ends by itself, whatever its
-application does, and the stream is freed.
+A stream that the application has closed goes on discarding for a while, because a peer that is in the middle of
+answering a negotiation takes a STOP_SENDING for a failure (rust does); then one is sent, and the peer's side ends by
+itself, whatever its application does.
 
 Pure. Specifications: RFC 9000 sections 2 to 4; libp2p/specs quic.
 """
@@ -43,6 +44,10 @@ MAX_KEEP_ALIVE = 15.0
 """Seconds of silence after which the peer is asked for a sign of life (go)."""
 KEEP_ALIVE_SHARE = 0.45
 """And no more than this part of the shorter idle timeout: rust gives up after 10 s."""
+LINGER = 5.0
+"""Seconds that what arrives on a closed stream is discarded before the peer is asked to stop."""
+LINGER_BYTES = 16 * 1024
+"""Bytes of it that are."""
 RESOURCE_LIMIT = 0x1002
 """Stream error code (libp2p connections specification, error codes)."""
 
@@ -144,6 +149,7 @@ class _State:
     writing: bool = True
     peer_finished: bool = False
     freed: bool = False
+    discarded: int = 0
 
 
 class QuicMachine:
@@ -159,6 +165,7 @@ class QuicMachine:
         self.ended = False
         self._streams: dict[int, _State] = {}
         self._queued: dict[int, int] = {}
+        self._lingering: dict[int, float] = {}
         self._unread = 0
         self._peer_bit = 1 if engine.is_client else 0
         self._next_peer_id = self._peer_bit
@@ -193,6 +200,8 @@ class QuicMachine:
         if self._heard + self._keep_alive <= now:
             self._heard = now
             self.engine.ping()
+        for stream_id in [found for found, due in self._lingering.items() if due <= now]:
+            self._stop_lingering(stream_id, stop=True)
         return []
 
     def _give_up_handshake(self) -> list[MachineEvent]:
@@ -208,6 +217,8 @@ class QuicMachine:
         found = self._heard + self._keep_alive if ready else self._started + HANDSHAKE_TIMEOUT
         if self.paused:
             found = min(found, self._hold_until)
+        if self._lingering:
+            found = min(found, next(iter(self._lingering.values())))
         return found if due is None else min(found, due)
 
     @property
@@ -305,6 +316,9 @@ class QuicMachine:
         if fin:
             state.peer_finished = True
         if not state.reading:
+            state.discarded += len(data)
+            if fin or state.discarded > LINGER_BYTES:
+                self._stop_lingering(stream_id, stop=not fin)
             return
         if data:
             state.unread += len(data)
@@ -318,6 +332,7 @@ class QuicMachine:
         if state is None:
             return
         state.peer_finished = True
+        self._lingering.pop(stream_id, None)
         if state.reading:
             if state.writing:
                 self._stop_writing(stream_id, state, code)
@@ -338,6 +353,7 @@ class QuicMachine:
         if state is not None:
             state.writing = False
             state.freed = True
+            self._lingering.pop(stream_id, None)
             self._queued.pop(stream_id, None)
             self._release(stream_id, state)
 
@@ -386,7 +402,10 @@ class QuicMachine:
         if state is not None:
             if not state.freed:
                 self._stop_writing(stream_id, state, code)
-            self._stop_reading(stream_id, state, code)
+            if state.reading:
+                if not state.peer_finished:
+                    self.engine.stop(stream_id, code)
+                self._discard(stream_id, state)
 
     def consumed(self, stream_id: int, size: int) -> None:
         """The application took so many bytes."""
@@ -397,22 +416,22 @@ class QuicMachine:
             state.unread -= size
             self._release(stream_id, state)
 
-    def forget(self, stream_id: int) -> None:
+    def forget(self, stream_id: int, now: float) -> None:
         """The application reads no more; what it had not read is discarded."""
         state = self._streams.get(stream_id)
-        if state is not None:
-            self._stop_reading(stream_id, state, 0)
+        if state is not None and state.reading:
+            if not state.peer_finished:
+                self._lingering[stream_id] = now + LINGER
+            self._discard(stream_id, state)
+
+    def _stop_lingering(self, stream_id: int, *, stop: bool) -> None:
+        if self._lingering.pop(stream_id, None) is not None and stop:
+            self.engine.stop(stream_id, 0)
 
     def _stop_writing(self, stream_id: int, state: _State, code: int) -> None:
         state.writing = False
         self._queued.pop(stream_id, None)
         self.engine.reset(stream_id, code)
-
-    def _stop_reading(self, stream_id: int, state: _State, code: int) -> None:
-        if state.reading:
-            if not state.peer_finished:
-                self.engine.stop(stream_id, code)
-            self._discard(stream_id, state)
 
     def _discard(self, stream_id: int, state: _State) -> None:
         state.reading = False

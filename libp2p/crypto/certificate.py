@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID
 
 from ..errors import DecodeError, SecurityError
@@ -45,9 +46,11 @@ LIFETIME = timedelta(days=36500)
 _UNDERSTOOD = frozenset({EXTENSION, ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-# All that cryptography raises for fields of a certificate that are wrong, or of a kind it does not know.
+# All that cryptography raises for fields of a certificate that are wrong, or of a kind it does not know. The warning is
+# about those that it will refuse one day; where warnings are errors, it refuses them now.
 _UNREADABLE = (
     ValueError,
+    CryptographyDeprecationWarning,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.InvalidVersion,

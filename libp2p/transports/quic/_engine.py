@@ -11,7 +11,7 @@ Everything that touches the insides of qh3 is in this file and in ``_tls.py``, s
 Whoever stops calling :meth:`Engine.next_event` therefore holds the peer back, and bounds what the core keeps; but the
 queue is one for all streams. See ``_machine.py`` for what is made of it.
 
-Pure: ``now`` is a parameter, in seconds of a clock that only moves forward and is never negative. Specification:
+Pure; ``now`` is a parameter, in seconds of a clock that only moves forward and is never negative. Specification:
 RFC 9000, 9001.
 """
 

@@ -28,6 +28,8 @@ BACKLOG = 128
 
 _SHAPES = (("ip4", "udp", "quic-v1"), ("ip6", "udp", "quic-v1"))
 
+_SYSTEM = Outside(time.time, os.urandom)
+
 OpenSocket = Callable[[socket.AddressFamily, tuple[str, int]], DatagramSocket]
 
 
@@ -95,16 +97,22 @@ class Quic(Transport):
         key: the host's identity key; it vouches for a certificate that is made anew for each transport.
         config: windows and timeouts.
         open_socket: makes bound sockets; by default the operating system's.
+        outside: the wall clock and randomness; by default the operating system's.
 
     Raises:
         SecurityError: the installed engine does not authenticate both ends.
     """
 
     def __init__(
-        self, key: PrivateKey, *, config: EngineConfig | None = None, open_socket: OpenSocket = UdpSocket
+        self,
+        key: PrivateKey,
+        *,
+        config: EngineConfig | None = None,
+        open_socket: OpenSocket = UdpSocket,
+        outside: Outside = _SYSTEM,
     ) -> None:
-        self._outside = Outside(time.time, os.urandom)
-        self._identity = TlsIdentity.make(key, time.time())
+        self._outside = outside
+        self._identity = TlsIdentity.make(key, outside.wall_clock())
         self_test(self._identity, key.public_key, self._outside)
         self._config = config or EngineConfig()
         self._open_socket = open_socket

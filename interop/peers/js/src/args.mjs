@@ -31,6 +31,7 @@ export function readArgs (argv) {
   }
 
   return {
+    transport: values.transport,
     security: values.security,
     muxer: values.muxer,
     keyType: values['key-type'],

@@ -6,7 +6,7 @@ const { dependencies } = JSON.parse(readFileSync(new URL('../package.json', impo
 export const FEATURES = {
   name: 'js',
   version: `js-libp2p ${dependencies.libp2p}`,
-  transports: ['tcp'],
+  transports: ['tcp', 'quic-v1'],
   securities: ['noise', 'plaintext'],
   muxers: ['yamux', 'mplex'],
   key_types: ['ed25519', 'secp256k1', 'rsa'],

@@ -1,3 +1,4 @@
+import { quic } from '@chainsafe/libp2p-quic'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { floodsub } from '@libp2p/floodsub'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -24,6 +25,12 @@ const SECURITIES = {
   plaintext: () => plaintext()
 }
 
+const TRANSPORTS = {
+  // 0 switches the time limit of idle sockets off: a suite may be silent for long.
+  tcp: () => tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 }),
+  'quic-v1': () => quic()
+}
+
 const MUXERS = {
   yamux: () => yamux({
     maxInboundStreams: UNLIMITED,
@@ -45,13 +52,12 @@ const PUBSUBS = {
 }
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
-export async function createHost ({ security, muxer, keyType, pubsub, listen }) {
+export async function createHost ({ transport, security, muxer, keyType, pubsub, listen }) {
   return createLibp2p({
     start: false,
     privateKey: await KEY_TYPES[keyType](),
     addresses: { listen },
-    // 0 switches the time limit of idle sockets off: a suite may be silent for long.
-    transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
+    transports: [TRANSPORTS[transport]()],
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],
     connectionManager: {

@@ -339,8 +339,11 @@ class Engine:
         """What is to be sent now, and where to, as far as congestion control lets it go."""
         found: list[tuple[bytes, Address]] = []
         poll = self._core.poll_transmit
-        while (transmit := poll(now)) is not None:
-            found.append(transmit[:2])
+        try:
+            while (transmit := poll(now)) is not None:
+                found.append(transmit[:2])
+        except RuntimeError:
+            pass  # what an unproved address may still be sent has no room for a packet: more comes when it has spoken
         return found
 
     def next_event(self) -> Event | None:
@@ -429,7 +432,7 @@ class Engine:
     def can_open(self) -> bool:
         """Whether the peer allows another stream."""
         allowed, _, opened, _ = self._core.stream_limits
-        return bool(opened < allowed) and self._core.state == "connected"
+        return self.authenticated and opened < allowed and self._core.state == "connected"
 
     def open_stream(self) -> int:
         """Open a stream, which :attr:`can_open` allows; its id."""

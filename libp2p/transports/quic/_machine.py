@@ -329,8 +329,8 @@ class QuicMachine:
 
     def _on_reset(self, stream_id: int, code: int, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
-        if state is None:
-            return
+        if state is None or state.peer_finished:
+            return  # what has arrived whole stays whole
         state.peer_finished = True
         self._lingering.pop(stream_id, None)
         if state.reading:

@@ -358,8 +358,6 @@ class MutualContext(tls.Context):
             raise AlertCertificateRequired("the client proved no identity")
         else:
             raise tls.AlertUnexpectedMessage
-        if not buf.eof():
-            raise tls.AlertDecodeError("extra bytes at the end of a handshake message")
 
 
 def _exchange(shares: list[tuple[int, bytes]]) -> tuple[tls.Group, bytes, bytes]:

@@ -13,6 +13,7 @@ export const FEATURES = {
   pubsub: ['floodsub'],
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
+    'quic-v1-back-pressure': '@chainsafe/libp2p-quic cannot pause a sender: a stream is reset when too much of it waits unread',
     'mplex-back-pressure': '@libp2p/mplex cannot pause a sender: a stream is reset when 16 MiB of it wait unread'
   }
 }

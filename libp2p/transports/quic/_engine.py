@@ -110,7 +110,7 @@ class _Bridge(QuicTlsBridge):
         self, context: MutualContext, config: EngineConfig, configuration: QuicConfiguration, **ids: Any
     ) -> None:
         self._engine_config = config
-        super().__init__(configuration, version=VERSION_1, **ids)
+        super().__init__(configuration, version=VERSION_1, **ids)  # pyright: ignore[reportUnknownMemberType]
         # The context it has made for itself was never used.
         context.handshake_extensions = self.tls.handshake_extensions
         context.alpn_cb = self._on_alpn

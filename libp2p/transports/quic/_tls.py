@@ -122,7 +122,9 @@ class MutualContext(tls.Context):
     """
 
     def __init__(self, identity: TlsIdentity, *, is_client: bool, expected: PeerId | None, outside: Outside) -> None:
-        super().__init__(is_client=is_client, alpn_protocols=[ALPN], cipher_suites=_CIPHERS, verify_mode=0)
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]
+            is_client=is_client, alpn_protocols=[ALPN], cipher_suites=_CIPHERS, verify_mode=0
+        )
         private_key = tls.load_pem_private_key(identity.private_key)
         assert isinstance(private_key, EcPrivateKey)
         self.certificate = tls.load_pem_x509_certificates(identity.certificate)[0]

@@ -224,7 +224,7 @@ async def test_other_versions_get_an_answer_only_when_they_are_long_enough() -> 
         listener = await net.listener(await net.node())
         sock = socket_of(net, listener.endpoint.address[1])
         answers: list[bytes] = []
-        net.udp.filter = lambda data, source, target: answers.append(data)  # type: ignore[func-returns-value]
+        net.udp.filter = lambda data, source, target: answers.append(data)
         for size in (100, MIN_INITIAL):
             sock.arrive(b"\xc0\x6b\x33\x43\xcf\x08" + bytes(8) + b"\x00" + bytes(size), STRANGER)
         await trio.testing.wait_all_tasks_blocked()
@@ -330,7 +330,7 @@ async def test_a_bug_in_one_connection_ends_that_connection() -> None:
         def broken(*args: object) -> None:
             raise ZeroDivisionError
 
-        theirs.machine.receive = broken  # type: ignore[method-assign]
+        theirs.machine.receive = broken  # type: ignore[assignment,method-assign]
         with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError)):
             async with trio.open_nursery() as nursery:
                 await nursery.start(theirs.run, lambda stream: None)
@@ -375,4 +375,4 @@ async def test_idle_connections_stay() -> None:
             assert len(ours._endpoint._timers) < 20
             net.udp.filter = lambda data, source, target: None
             started = trio.current_time()
-        assert trio.current_time() - started < 31
+        assert trio.current_time() - started < 45

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from qh3 import tls
 from qh3._hazmat import Buffer
 
@@ -324,8 +324,8 @@ def test_signatures_of_all_kinds_of_keys() -> None:
     signed = server._schedule.certificate_verify_data(b"x")
     p256, p384 = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP384R1())
     ed, rsa_key = ed25519.Ed25519PrivateKey.generate(), rsa.generate_private_key(65537, 2048)
-    pss = _tls.padding.PSS(_tls.padding.MGF1(hashes.SHA256()), 32)
-    good = [
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    good: list[tuple[ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey, int, bytes]] = [
         (p256, 0x0403, p256.sign(signed, ec.ECDSA(hashes.SHA256()))),
         (p384, 0x0503, p384.sign(signed, ec.ECDSA(hashes.SHA384()))),
         (ed, 0x0807, ed.sign(signed)),

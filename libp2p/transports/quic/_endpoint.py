@@ -57,7 +57,7 @@ class Endpoint:
     """A socket with its connections. Owns the socket.
 
     Args:
-        on_idle: called when there is neither a listener nor a connection any more.
+        kernel: whether the socket is the operating system's.
 
     Attributes:
         acceptor: who listens here, if anybody does.
@@ -71,7 +71,6 @@ class Endpoint:
         identity: TlsIdentity,
         config: EngineConfig,
         outside: Outside,
-        on_idle: Callable[[Endpoint], None],
         kernel: bool,
     ) -> None:
         self.kernel = kernel
@@ -81,7 +80,6 @@ class Endpoint:
         self._identity = identity
         self._config = config
         self._outside = outside
-        self._on_idle = on_idle
         self._admission = Admission(outside.entropy(32))
         self._by_cid: dict[bytes, QuicConnection] = {}
         self._cids: dict[QuicConnection, set[bytes]] = {}
@@ -126,7 +124,8 @@ class Endpoint:
         """Drop everything: the peers learn of it as far as the kernel takes it now."""
         if not self.closed:
             for connection in tuple(self._cids):
-                connection.abort()
+                connection.abort()  # with the last one, this may be called again
+        if not self.closed:
             self.closed = True
             self._scope.cancel()
             self._socket.close()
@@ -279,17 +278,18 @@ class Endpoint:
         return True
 
     def on_ended(self, connection: QuicConnection) -> None:
-        """Nobody uses ``connection`` any more. It stays reachable until its engine has said goodbye."""
-        self._end_handshake(connection)
+        """Nobody uses ``connection`` any more. It stays reachable until its engine has said goodbye, and until then a
+        handshake that has failed counts as one that is under way."""
         self.live -= 1
         self.check_idle()
 
     def check_idle(self) -> None:
-        """Nobody may be left."""
-        if not self.live and self.acceptor is None and not self.closed:
-            self._on_idle(self)
+        """Close the socket when there is neither a listener nor a connection any more."""
+        if not self.live and self.acceptor is None:
+            self.close()
 
     def _remove(self, connection: QuicConnection) -> None:
+        self._end_handshake(connection)
         for cid in self._cids.pop(connection, ()):
             self._by_cid.pop(cid, None)
         self._armed.pop(connection, None)
@@ -338,7 +338,11 @@ class Endpoint:
         if self._unsent:
             self._waiting[connection] = None
             return
-        problem = self._send(connection.machine.transmit(trio.current_time()))
+        try:
+            problem = self._send(connection.machine.transmit(trio.current_time()))
+        except OSError as exc:
+            connection.fail(exc)
+            return
         if problem is not None and not connection.is_ready:
             connection.fail(problem)
 
@@ -355,16 +359,13 @@ class Endpoint:
                 await self._blocked.park()
                 continue
             await self._socket.wait_writable()
-            done, _ = self._socket.send(self._unsent_now())
+            done, _ = self._socket.send(list(self._unsent))
             for _ in range(done):
                 self._unsent.popleft()
             if not self._unsent:
                 waiting, self._waiting = self._waiting, {}
                 for connection in waiting:
                     self._guarded(connection, connection.flush)
-
-    def _unsent_now(self) -> list[tuple[bytes, Address]]:
-        return list(self._unsent)
 
 
 def _addr(address: Address) -> Multiaddr:

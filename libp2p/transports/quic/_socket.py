@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -20,6 +21,7 @@ MAX_BATCH = 65_000
 """Bytes in one call."""
 RECEIVE_SIZE = 65_536
 
+_LINUX = sys.platform == "linux"
 # From linux/udp.h and linux/in.h; the socket module names them on some versions only.
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
@@ -98,15 +100,15 @@ class UdpSocket:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(bind_to)
-            self._gro = _try_option(sock, _SOL_UDP, _UDP_GRO, 1)
-            self._gso = _try_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
+            self._gro = _try_linux_option(sock, _SOL_UDP, _UDP_GRO, 1)
+            self._gso = _try_linux_option(sock, _SOL_UDP, _UDP_SEGMENT, 0)
             # Datagrams must not be cut in pieces on the way: the engine finds out how long they may be.
             if family == socket.AF_INET6:
-                _try_option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
-                self._reports = _try_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+                _try_linux_option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+                self._reports = _try_linux_option(sock, socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
             else:
-                _try_option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
-                self._reports = _try_option(sock, socket.IPPROTO_IP, _IP_RECVERR, 1)
+                _try_linux_option(sock, socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
+                self._reports = _try_linux_option(sock, socket.IPPROTO_IP, _IP_RECVERR, 1)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 _try_option(sock, socket.SOL_SOCKET, option, BUFFER)
         except BaseException:
@@ -218,6 +220,11 @@ class UdpSocket:
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+
+def _try_linux_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    """Elsewhere the same numbers mean something else."""
+    return _LINUX and _try_option(sock, level, option, value)
 
 
 def _try_option(sock: socket.socket, level: int, option: int, value: int) -> bool:

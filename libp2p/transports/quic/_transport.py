@@ -175,16 +175,17 @@ class Quic(Transport):
             identity=self._identity,
             config=self._config,
             outside=self._outside,
-            on_idle=self._close,
             kernel=isinstance(sock, UdpSocket),
         )
         self._endpoints.append(endpoint)
-        self._nursery.start_soon(endpoint.run)
+        self._nursery.start_soon(self._run_endpoint, endpoint)
         return endpoint
 
-    def _close(self, endpoint: Endpoint) -> None:
-        self._endpoints.remove(endpoint)
-        endpoint.close()
+    async def _run_endpoint(self, endpoint: Endpoint) -> None:
+        try:
+            await endpoint.run()
+        finally:
+            self._endpoints.remove(endpoint)
 
     def _endpoint_for(self, addr: Multiaddr, host: str) -> Endpoint | None:
         """An open socket that can reach ``host``; listening ones first, they are what others can call back."""

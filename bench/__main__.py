@@ -1,6 +1,7 @@
 """``make bench``: measure us and the others in one run, print a table, write results.
 
-python -m bench [--peers go,js,rust,py] [--only bulk_up_1,...] [--repeats N] [--seconds S] [--same]
+python -m bench [--peers go,js,rust,py] [--transport quic-v1] [--only bulk_up_1,...] [--repeats N] [--seconds S]
+    [--same]
 python -m bench --smoke [--update-baseline]
 python -m bench --profile WORKLOAD
 """
@@ -41,9 +42,9 @@ async def full(options: argparse.Namespace) -> int:
             say(f"{name}: left out, not built; `make interop` builds it")
     names = [US, *(name for name in peers if built(name))]
     wanted = options.only.split(",") if options.only else [workload.name for workload in WORKLOADS] + list(ALONE)
-    folder = LOGS if options.only else RESULTS
+    folder = LOGS if options.only or options.transport != "tcp" else RESULTS
     rows: list[Row] = []
-    async with open_fleet() as fleet:
+    async with open_fleet(transport=options.transport) as fleet:
         for workload in WORKLOADS:
             if workload.name in wanted:
                 rows += await _measure(fleet, workload, names, options)
@@ -82,7 +83,7 @@ async def profile(options: argparse.Namespace) -> int:
         say(f"{options.profile} is none of {', '.join(workload.name for workload in WORKLOADS)}")
         return 2
     pair = Pair(US, US)
-    async with open_fleet() as fleet:
+    async with open_fleet(transport=options.transport) as fleet:
         n = workload.first
         for _ in range(2):
             n = next_size(n, await sample(fleet, workload, pair, n), options.seconds, workload.most)
@@ -102,6 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure us and the others.")
     parser.add_argument("--peers", default=",".join(PEERS), help="which other implementations")
     parser.add_argument("--only", default="", help=f"workloads by name, and {', '.join(ALONE)}")
+    parser.add_argument("--transport", choices=["tcp", "quic-v1"], default="tcp", help="what the peers talk over")
     parser.add_argument("--repeats", type=int, default=5, help="samples of each pair")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long one sample shall take")
     parser.add_argument("--idle", type=int, default=1000, help="connections of the memory workload")

@@ -23,12 +23,13 @@ _SCHEDULER_CLOCK = 2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def command(name: str) -> list[str]:
+def command(name: str, transport: str = "tcp") -> list[str]:
     """How the peer called ``name`` is started."""
     if name in YARDSTICKS:
-        return [sys.executable, "-m", "bench.plain_peer", "--sockets", name]
+        return [sys.executable, "-m", "bench.plain_peer", "--sockets", name, "--quiet", "--pubsub", "none"]
     program = [sys.executable, "-m", "bench.ours_peer"] if name == US else [str(BUILD / f"{name}-peer")]
-    return [*program, "--quiet", "--pubsub", "none"]
+    listen = "/ip4/127.0.0.1/udp/0/quic-v1" if transport == "quic-v1" else "/ip4/127.0.0.1/tcp/0"
+    return [*program, "--quiet", "--pubsub", "none", "--transport", transport, "--listen", listen]
 
 
 def built(name: str) -> bool:
@@ -63,9 +64,11 @@ class Fleet:
 
     Args:
         processor: the one they all share; by default they have all.
+        transport: what they talk over.
     """
 
-    def __init__(self, nursery: trio.Nursery, processor: int | None = None) -> None:
+    def __init__(self, nursery: trio.Nursery, processor: int | None = None, transport: str = "tcp") -> None:
+        self._transport = transport
         self._nursery = nursery
         self._processor = processor
         self._running: dict[tuple[str, str], tuple[Peer, trio.CancelScope]] = {}
@@ -90,7 +93,7 @@ class Fleet:
     async def _run(self, name: str, role: str, *, task_status: trio.TaskStatus[tuple[Peer, trio.CancelScope]]) -> None:
         LOGS.mkdir(exist_ok=True)
         with (LOGS / f"{name}-{role}.log").open("wb") as log, trio.CancelScope() as scope:
-            async with run_peer(f"{name} ({role})", command(name), cwd=ROOT, log=log) as peer:
+            async with run_peer(f"{name} ({role})", command(name, self._transport), cwd=ROOT, log=log) as peer:
                 if self._processor is not None:
                     os.sched_setaffinity(peer.process.pid, {self._processor})
                 task_status.started((peer, scope))
@@ -106,9 +109,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(processor: int | None = None) -> AsyncIterator[Fleet]:
+async def open_fleet(processor: int | None = None, transport: str = "tcp") -> AsyncIterator[Fleet]:
     """Processes that end with the block."""
     async with trio.open_nursery() as nursery:
-        fleet = Fleet(nursery, processor)
+        fleet = Fleet(nursery, processor, transport)
         yield fleet
         await fleet.end()

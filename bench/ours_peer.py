@@ -7,6 +7,7 @@ and streams open, so that the other side's memory can be measured, and ``profile
 from __future__ import annotations
 
 import argparse
+import importlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ from contextlib import asynccontextmanager
 import trio
 
 import libp2p
+from libp2p.abc import Transport, TransportFactory
 from libp2p.events import PeerIdentified
 from libp2p.protocols.perf import PERF, Perf, perf
 from libp2p.protocols.ping import ping
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
+from libp2p.transports.tcp import Tcp
 
 from .lines import Command, Results, emit, serve
 from .profiling import KINDS, Calls, Samples
@@ -34,18 +37,28 @@ CHUNK = 64 * 1024
 """Bytes of a write, as with all peers; larger ones would be faster."""
 
 
+def transports(name: str) -> list[Transport | TransportFactory]:
+    """The one transport that is measured."""
+    if name == "quic-v1":
+        # Only where it is wanted: what is not measured must take no memory and no time to import.
+        return [importlib.import_module("libp2p.transports.quic").Quic]
+    return [Tcp()]
+
+
 @asynccontextmanager
-async def open_dialler() -> AsyncIterator[libp2p.Host]:
+async def open_dialler(transport: str) -> AsyncIterator[libp2p.Host]:
     """A host that only dials."""
-    async with libp2p.open_host(services=[Perf(chunk=CHUNK)], config=CONFIG) as host:
+    services = [Perf(chunk=CHUNK)]
+    async with libp2p.open_host(services=services, transports=transports(transport), config=CONFIG) as host:
         yield host
 
 
 class Peer:
     """The commands."""
 
-    def __init__(self, host: libp2p.Host, nursery: trio.Nursery) -> None:
+    def __init__(self, host: libp2p.Host, nursery: trio.Nursery, transport: str) -> None:
         self._host = host
+        self._transport = transport
         self._nursery = nursery
         self._profile: Samples | Calls | None = None
 
@@ -105,7 +118,7 @@ class Peer:
 
         async def worker() -> None:
             nonlocal hosts
-            async with open_dialler() as host:
+            async with open_dialler(self._transport) as host:
                 hosts += 1
                 if hosts == parallel:
                     ready.set()
@@ -137,7 +150,7 @@ class Peer:
     async def _hold_one(
         self, addr: str, streams: int, limiter: trio.CapacityLimiter, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        async with open_dialler() as host:
+        async with open_dialler(self._transport) as host:
             async with limiter:
                 with host.subscribe(PeerIdentified) as identified:
                     connection = await host.connect(addr)
@@ -172,15 +185,21 @@ async def main() -> None:
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
     parser.add_argument("--pubsub", choices=["none"], default="none")
     parser.add_argument("--quiet", action="store_true", help="it always is")
+    parser.add_argument("--transport", choices=["tcp", "quic-v1"], default="tcp")
     options = parser.parse_args()
     async with (
-        libp2p.open_host(listen=[options.listen], services=[Perf(chunk=CHUNK)], config=CONFIG) as host,
+        libp2p.open_host(
+            listen=[options.listen],
+            services=[Perf(chunk=CHUNK)],
+            transports=transports(options.transport),
+            config=CONFIG,
+        ) as host,
         trio.open_nursery() as nursery,
     ):
         version = f"libp2p-trio {libp2p.__version__}"
         addrs = [str(addr) for addr in host.addrs]
         emit({"event": "ready", "peer_id": str(host.local_peer), "addrs": addrs, "version": version})
-        await serve(Peer(host, nursery).commands())
+        await serve(Peer(host, nursery, options.transport).commands())
         nursery.cancel_scope.cancel()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from .ours import STACKS
 from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -44,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``cell`` is (peer, muxer, key type); suites that do not vary the key type take Ed25519 alone."""
+    """``cell`` is (peer, stack, key type); suites that do not vary the key type take Ed25519 alone."""
     if "cell" not in metafunc.fixturenames or hasattr(metafunc.module, "pytest_generate_tests"):
         return  # none, or the module has cells of its own
     all_keys = metafunc.definition.get_closest_marker("all_key_types") is not None
@@ -64,9 +65,10 @@ def cells(config: pytest.Config, kind: str, values: Sequence[str]) -> list[Any]:
             reason = "not built: its toolchain is absent, see above"
             found_cells.append(pytest.param((name, "", ""), id=name, marks=pytest.mark.skip(reason=reason)))
             continue
-        for muxer in ("yamux", "mplex"):
+        for muxer in STACKS:
             for value in values:
-                missing = next((what for what in (muxer, value) if what not in found["muxers"] + found[kind]), None)
+                able = found["muxers"] + found["transports"] + found[kind]
+                missing = next((what for what in (muxer, value) if what not in able), None)
                 marks = []
                 if missing is not None:
                     reason = f"unsupported by peer: {missing}: {found['unsupported'].get(missing, 'not offered')}"

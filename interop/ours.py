@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 import trio
 
 import libp2p
-from libp2p.abc import Muxer, SecurityFactory, Transport
+from libp2p.abc import Muxer, SecurityFactory, Transport, TransportFactory
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
 from libp2p.protocols.pubsub import Floodsub, Pubsub
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
+from libp2p.transports.quic import Quic
+from libp2p.transports.tcp import Tcp
 
 ECHO = "/interop/echo/1.0.0"
 DIGEST = "/interop/digest/1.0.0"
@@ -26,6 +28,8 @@ WATCH = "/interop/watch/1.0.0"
 SINK = "/interop/sink/1.0.0"
 
 MUXERS: dict[str, type[Yamux] | type[Mplex]] = {"yamux": Yamux, "mplex": Mplex}
+STACKS = (*MUXERS, "quic-v1")
+"""What a connection is made of: a muxer over Noise and TCP, or QUIC."""
 SECURITIES: dict[str, SecurityFactory] = {"noise": Noise, "tls": Tls}
 KEY_TYPES = {key_type.name.lower(): key_type for key_type in libp2p.KeyType}
 
@@ -168,25 +172,38 @@ class Ours:
         await stream.send_eof()
 
 
+def flags(stack: str) -> dict[str, str]:
+    """What a peer is started with to speak ``stack``."""
+    if stack == "quic-v1":
+        return {"transport": stack, "listen": _listen(stack)}
+    return {"muxer": stack}
+
+
+def _listen(stack: str) -> str:
+    return "/ip4/127.0.0.1/udp/0/quic-v1" if stack == "quic-v1" else "/ip4/127.0.0.1/tcp/0"
+
+
 @asynccontextmanager
 async def open_ours(
     *,
-    muxer: str,
+    stack: str,
     key_type: str = "ed25519",
     security: str = "noise",
     psk: str | None = None,
     listen: bool | str = False,
-    transports: Sequence[Transport] | None = None,
+    transports: Sequence[Transport | TransportFactory] | None = None,
 ) -> AsyncIterator[Ours]:
     """Run our side.
 
-    ``listen`` says whether, over TCP, or where; ``psk`` is the key of a private network, in hexadecimal.
+    ``listen`` says whether, over TCP or QUIC, or where; ``psk`` is the key of a private network, in hexadecimal.
     """
-    muxers: list[Muxer] = [MUXERS[muxer]()]
+    muxers: list[Muxer] = [MUXERS[stack]()] if stack in MUXERS else []
+    if transports is None:
+        transports = [Quic] if stack == "quic-v1" else [Tcp()]
     pubsub = Pubsub(Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
-        listen=[listen if isinstance(listen, str) else "/ip4/127.0.0.1/tcp/0"] if listen else [],
+        listen=[listen if isinstance(listen, str) else _listen(stack)] if listen else [],
         transports=transports,
         muxers=muxers,
         security=[SECURITIES[security]],

@@ -94,7 +94,7 @@ async def test_browser_chat(cell: tuple[str, str, str], tmp_path: Path) -> None:
     server = Server()
     with trio.fail_after(60):
         async with (
-            open_ours(muxer="yamux", listen="/ip4/127.0.0.1/tcp/0/ws", transports=[WebSocket()]) as ours,
+            open_ours(stack="yamux", listen="/ip4/127.0.0.1/tcp/0/ws", transports=[WebSocket()]) as ours,
             ours.pubsub.subscribe("chat") as messages,
             trio.open_nursery() as nursery,
         ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from libp2p.protocols.identify import identify
 from libp2p.protocols.ping import ping
 
 from .conftest import Record
-from .ours import ECHO, RESET, WATCH, Ours, open_ours, pattern_digest
+from .ours import ECHO, RESET, STACKS, WATCH, Ours, flags, open_ours, pattern_digest
 from .peer import Peer, PeerFailed, start_peer
 
 Cell = tuple[str, str, str]
@@ -33,11 +33,11 @@ async def connected(
     cell: Cell, role: str, our_key_type: str = "ed25519"
 ) -> AsyncIterator[tuple[Ours, Peer, libp2p.PeerId]]:
     """Our host and the peer, connected; ``role`` is ours."""
-    name, muxer, key_type = cell
+    name, stack, key_type = cell
     with trio.fail_after(150):
         async with (
-            open_ours(muxer=muxer, key_type=our_key_type, listen=role == "listen") as ours,
-            start_peer(name, muxer=muxer, key_type=key_type) as peer,
+            open_ours(stack=stack, key_type=our_key_type, listen=role == "listen") as ours,
+            start_peer(name, key_type=key_type, **flags(stack)) as peer,
         ):
             if role == "dial":
                 await ours.host.connect(peer.addr)
@@ -55,7 +55,10 @@ async def connected(
 async def test_connect(cell: Cell, role: str) -> None:
     """Every key type: the handshake, ping and identify in both directions."""
     async with connected(cell, role) as (ours, peer, peer_id):
-        assert len(await ping(ours.host, peer_id, count=3)) == 3
+        # Each on its own stream: over QUIC, rust's ping forgets to wait for a second one (its handler makes the future
+        # that would, and polls it only when something else happens on the connection).
+        for _ in range(3):
+            assert len(await ping(ours.host, peer_id)) == 1
         assert len((await peer("ping", peer=ours.peer_id, count=3))["rtts_ms"]) == 3
         seen = await peer("identify", peer=ours.peer_id)
         assert ECHO in seen["protocols"]
@@ -81,10 +84,11 @@ async def test_transfer(cell: Cell, role: str) -> None:
     """64 MiB echoed in both directions at once, compared by hash.
 
     Over mplex one direction after the other: it has no flow control, so two echoes at once, each side blocked in a
-    write that the other does not read, are a deadlock that no implementation can avoid. py-libp2p gets 4 MiB.
+    write that the other does not read, are a deadlock that no implementation can avoid. The same over QUIC with js,
+    which resets a stream when too much of it waits. py-libp2p gets 4 MiB.
     """
     size = 64 * MIB if cell[0] != "py" else 4 * MIB
-    at_once = 1 if cell[1] == "mplex" else 2
+    at_once = 1 if cell[1] == "mplex" or cell[:2] == ("js", "quic-v1") else 2
     async with connected(cell, role) as (ours, peer, peer_id):
         results: dict[str, str] = {}
 
@@ -125,22 +129,26 @@ async def test_half_close(cell: Cell, role: str) -> None:
 @ROLES
 async def test_reset(cell: Cell, role: str) -> None:
     """A reset is seen as a reset, and the connection goes on."""
+    # rust-libp2p cannot reset a stream of QUIC: one that is dropped ends with FIN and STOP_SENDING.
+    resets = cell[:2] != ("rust", "quic-v1")
+    # js-libp2p reads a reset of a stream of QUIC as its end.
+    seen = "reset" if cell[:2] != ("js", "quic-v1") else "eof"
     async with connected(cell, role) as (ours, peer, peer_id):
         async with await ours.host.open_stream(peer_id, RESET) as stream:
             await stream.send_all(b"ping")
-            with pytest.raises(libp2p.StreamReset):
+            with pytest.raises(libp2p.StreamReset) if resets else nullcontext():
                 while await stream.receive_some():
                     pass
-        assert (await peer("expect_reset", peer=ours.peer_id))["outcome"] == "reset"
+        assert (await peer("expect_reset", peer=ours.peer_id))["outcome"] == seen
         stream = await ours.host.open_stream(peer_id, WATCH)
         await stream.send_all(b"ping")
         assert await stream.receive_some()
         stream.reset()
         await peer("send_reset", peer=ours.peer_id)
         with trio.fail_after(20):
-            while ours.watched != ["reset"]:
+            while ours.watched != ["reset" if resets else "eof"]:
                 await trio.sleep(0.05)
-            while (await peer("status"))["watch"] != ["reset"]:
+            while (await peer("status"))["watch"] != [seen]:
                 await trio.sleep(0.05)
         assert await ours.half_close(peer_id, 10, 5) == pattern_digest(5, 10)
 
@@ -153,7 +161,9 @@ async def test_killed(cell: Cell, role: str) -> None:
             await stream.send_all(bytes(100_000))
             assert await stream.receive_some()
             peer.kill()
-            with trio.fail_after(20), pytest.raises((libp2p.ConnectionClosed, libp2p.StreamReset)):
+            # Nobody says that a UDP port has closed: QUIC knows when it has heard nothing for its idle timeout.
+            limit = 45 if cell[1] == "quic-v1" else 20
+            with trio.fail_after(limit), pytest.raises((libp2p.ConnectionClosed, libp2p.StreamReset)):
                 while True:
                     await stream.send_all(bytes(100_000))
                     await stream.receive_some()
@@ -171,26 +181,28 @@ async def test_back_pressure(role: str, built: dict[str, dict[str, Any]], record
     """A reader that holds for 30 s stops the writer, and nothing is lost: ours and theirs, all peers at once."""
     failed: list[str] = []
 
-    async def one(name: str, muxer: str) -> None:
+    async def one(name: str, stack: str) -> None:
         started = trio.current_time()
         status, reason = "pass", ""
-        if muxer not in built[name]["muxers"]:
-            status, reason = "unsupported-by-peer", f"{muxer}: {built[name]['unsupported'].get(muxer)}"
-        elif muxer == "mplex":
+        if stack not in built[name]["muxers"] + built[name]["transports"]:
+            status, reason = "unsupported-by-peer", f"{stack}: {built[name]['unsupported'].get(stack, 'not offered')}"
+        elif stack == "mplex":
             status, reason = "unsupported-by-peer", "mplex has no flow control: a stream whose reader holds is reset"
+        elif f"{stack}-back-pressure" in built[name]["unsupported"]:
+            status, reason = "unsupported-by-peer", built[name]["unsupported"][f"{stack}-back-pressure"]
         else:
             try:
                 both = "long-hold" not in built[name]["unsupported"]
-                await hold_and_release((name, muxer, "ed25519"), role, both=both)
+                await hold_and_release((name, stack, "ed25519"), role, both=both)
             except* (AssertionError, PeerFailed, libp2p.Libp2pError, trio.TooSlowError) as group:
                 status, reason = "fail", repr(group.exceptions[0])[:300]
-                failed.append(f"{name} {muxer}: {reason}")
-        record("back_pressure", name, muxer, role, status, reason, trio.current_time() - started)
+                failed.append(f"{name} {stack}: {reason}")
+        record("back_pressure", name, stack, role, status, reason, trio.current_time() - started)
 
     async with trio.open_nursery() as nursery:
         for name in built:
-            for muxer in ("yamux", "mplex"):
-                nursery.start_soon(one, name, muxer)
+            for stack in STACKS:
+                nursery.start_soon(one, name, stack)
     assert not failed, "\n".join(failed)
 
 
@@ -264,10 +276,10 @@ async def test_floodsub(cell: Cell, role: str) -> None:
 
 async def test_wrong_peer(cell: Cell) -> None:
     """Dialling a peer under another's id fails before anything is exchanged."""
-    name, muxer, _ = cell
+    name, stack, _ = cell
     other = libp2p.PeerId.from_key(libp2p.generate_key().public_key)
     with trio.fail_after(60):
-        async with open_ours(muxer=muxer) as ours, start_peer(name, muxer=muxer) as peer:
+        async with open_ours(stack=stack) as ours, start_peer(name, **flags(stack)) as peer:
             bare = peer.addr.rpartition("/p2p/")[0]
             with pytest.raises(libp2p.DialError) as caught:
                 await ours.host.connect(f"{bare}/p2p/{other}")

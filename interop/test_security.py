@@ -34,7 +34,7 @@ async def connected(
     with trio.fail_after(90):
         async with (
             open_ours(
-                muxer=muxer, key_type=our_key_type, security=security, psk=psk, listen=role == "listen"
+                stack=muxer, key_type=our_key_type, security=security, psk=psk, listen=role == "listen"
             ) as ours,
             start_peer(name, muxer=muxer, key_type=key_type, security=security, **flags) as peer,
         ):  # fmt: skip

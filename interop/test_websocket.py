@@ -60,7 +60,7 @@ async def connected(
     flags = {"certificate": str(certificates[0]), "authority": str(certificates[1])} if transport == "wss" else {}
     with trio.fail_after(100):
         async with (
-            open_ours(muxer=muxer, listen=listen, transports=[_ours(certificates)]) as ours,
+            open_ours(stack=muxer, listen=listen, transports=[_ours(certificates)]) as ours,
             start_peer(name, muxer=muxer, transport=transport, **flags) as peer,
         ):
             if role == "dial":

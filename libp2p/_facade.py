@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from multiaddr import Multiaddr
 
-from .abc import Host, Muxer, Peerstore, Resolver, SecurityFactory, Service, Transport
+from .abc import Host, Muxer, Peerstore, Resolver, SecurityFactory, Service, Transport, TransportFactory
 from .crypto.keys import PrivateKey, generate
 from .host import HostConfig
 from .host import open_host as open_host_from_parts
@@ -40,7 +40,7 @@ def open_host(
     listen: Iterable[Multiaddr | str] = (),
     key: PrivateKey | None = None,
     services: Sequence[Service] = (),
-    transports: Sequence[Transport] | None = None,
+    transports: Sequence[Transport | TransportFactory] | None = None,
     security: Sequence[SecurityFactory] | None = None,
     muxers: Sequence[Muxer] | None = None,
     peerstore: Peerstore | None = None,
@@ -57,7 +57,9 @@ def open_host(
         listen: addresses to listen on, for example ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one. None: dial only.
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
-        transports: by default TCP and WebSocket; to listen with TLS, a ``WebSocket`` with a certificate.
+        transports: by default TCP and WebSocket; to listen with TLS, a ``WebSocket`` with a certificate. Those that
+            prove identities themselves, as :class:`libp2p.transports.quic.Quic`, are given as their class: the host
+            makes them with its key.
         security: best first; by default :func:`default_security`. :class:`libp2p.security.plaintext.Plaintext` must be
             asked for.
         muxers: best first; by default yamux.

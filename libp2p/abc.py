@@ -500,6 +500,10 @@ class Transport(ABC):
         task_status.started()
 
 
+TransportFactory: TypeAlias = "Callable[[PrivateKey], Transport]"
+"""Makes a host's transport from its key; for transports that prove identities themselves, as the class ``Quic``."""
+
+
 class Resolver(Protocol):
     """Turns names in addresses into IP addresses."""
 

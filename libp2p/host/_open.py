@@ -13,7 +13,17 @@ from multiaddr import Multiaddr
 
 from .._util.contain import Containment
 from .._util.nursery import Block, open_unwrapping_nursery
-from ..abc import Muxer, Peerstore, Protector, ProtocolId, Resolver, SecurityFactory, Service, Transport
+from ..abc import (
+    Muxer,
+    Peerstore,
+    Protector,
+    ProtocolId,
+    Resolver,
+    SecurityFactory,
+    Service,
+    Transport,
+    TransportFactory,
+)
 from ..addressing import parse
 from ..crypto.keys import PrivateKey
 from ..errors import PrivateNetworkRequired
@@ -29,7 +39,7 @@ async def open_host(
     key: PrivateKey,
     listen: Iterable[Multiaddr | str],
     services: Sequence[Service],
-    transports: Sequence[Transport],
+    transports: Sequence[Transport | TransportFactory],
     security: Sequence[SecurityFactory],
     muxers: Sequence[Muxer],
     peerstore: Peerstore,
@@ -40,14 +50,15 @@ async def open_host(
 ) -> AsyncIterator[RunningHost]:
     """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
     with closing(peerstore):
-        _check_privacy(config, transports, protector)
+        made = [given if isinstance(given, Transport) else given(key) for given in transports]
+        _check_privacy(config, made, protector)
         containment = Containment(strict=config.strict)
         handlers: dict[ProtocolId, Handler] = {}
         muxer_ids = [muxer.protocol for muxer in muxers]
         swarm = Swarm(
             local_peer=PeerId.from_key(key.public_key),
             peerstore=peerstore,
-            transports=transports,
+            transports=made,
             security=[make(key, muxer_ids) for make in security],
             muxers=muxers,
             resolver=resolver,

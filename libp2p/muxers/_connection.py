@@ -25,6 +25,8 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from .._util.contain import capture
+from .._util.stream import MachineStream
+from .._util.tick import TickEnd, acquire, release
 from ..abc import Buffer, Direction, MuxedConnection, MuxedStream, SecureStream
 from ..errors import ConnectionClosed, LimitExceeded, LocalProtocolError, RemoteProtocolError, SecurityError
 from ._machine import (
@@ -41,8 +43,6 @@ from ._machine import (
     ResetReceived,
     StreamOpened,
 )
-from ._stream import MachineStream
-from ._tick import TickEnd, acquire, release
 
 CLOSE_GRACE = 1.0
 """Seconds that a close may spend on getting the farewell out; it never waits for the peer."""

@@ -8,11 +8,11 @@ import weakref
 import pytest
 import trio
 
+from libp2p._util.stream import MachineStream
 from libp2p.abc import Stream, StreamHandler
 from libp2p.errors import ConnectionClosed, NegotiationError, StreamReset
 from libp2p.host import RunningHost
 from libp2p.muxers._connection import MachineConnection
-from libp2p.muxers._stream import MachineStream
 from libp2p.protocols.ping import ping
 from libp2p.swarm._connection import SwarmConnection
 from libp2p.swarm._limits import Token

@@ -8,11 +8,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from libp2p._util.stream import MachineStream
 from libp2p.abc import Direction
 from libp2p.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError, StreamReset
 from libp2p.multistream import Dialer
 from libp2p.multistream._machine import encode
-from libp2p.muxers._stream import MachineStream
 from libp2p.muxers.yamux import Yamux
 from libp2p.security.plaintext import PlaintextStream
 from tests.muxers import raw

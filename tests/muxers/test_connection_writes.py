@@ -9,11 +9,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from libp2p._util.stream import MachineStream
 from libp2p.abc import Direction, MuxedStream, SecureStream
 from libp2p.addressing import parse
 from libp2p.errors import ConnectionClosed, RemoteProtocolError, StreamReset
 from libp2p.muxers._connection import CATCH_UP
-from libp2p.muxers._stream import MachineStream
 from libp2p.muxers.mplex._machine import MplexConfig, MplexMachine
 from libp2p.muxers.yamux import Yamux
 from libp2p.security.noise import Noise

@@ -10,10 +10,10 @@ from typing import Any
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from libp2p._util.stream import MachineStream
 from libp2p.abc import Buffer, Direction, DirectStream, MuxedStream
 from libp2p.muxers._connection import MachineConnection
 from libp2p.muxers._machine import MuxMachine
-from libp2p.muxers._stream import MachineStream
 from libp2p.muxers.yamux import YamuxConfig
 from libp2p.muxers.yamux._machine import YamuxMachine
 from libp2p.security.plaintext import PlaintextStream

@@ -9,9 +9,9 @@ import pytest
 import trio
 from multiaddr import Multiaddr
 
+from libp2p._util.stream import MachineStream
 from libp2p.abc import Direction, SecureChannel
 from libp2p.crypto.keys import PrivateKey
-from libp2p.muxers._stream import MachineStream
 from libp2p.muxers.yamux import Yamux
 from libp2p.peer_id import PeerId
 from libp2p.peerstore import MemoryPeerstore

@@ -11,13 +11,15 @@ The tests work on any clock. Use a virtual one (pytest-trio's ``autojump_clock``
 would hang then fails at once.
 """
 
-from .muxer import MuxerConformance, SecurePair
+from .muxer import ConnectionConformance, ConnectionPair, MuxerConformance, SecurePair
 from .peerstore import PeerstoreConformance
 from .security import SecurityConformance
 from .stream import StreamConformance, StreamSource
 from .transport import TransportConformance
 
 __all__ = [
+    "ConnectionConformance",
+    "ConnectionPair",
     "MuxerConformance",
     "PeerstoreConformance",
     "SecurePair",

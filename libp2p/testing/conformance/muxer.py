@@ -1,4 +1,7 @@
-"""What every :class:`libp2p.abc.Muxer` must do. Begins with what every stream must do."""
+"""What every muxed connection must do, whoever makes it, and what every :class:`libp2p.abc.Muxer` must do besides.
+
+Begins with what every stream must do.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from ...security.plaintext import PlaintextStream
 from ...transports.memory import Memory, MemoryNetwork
 from .stream import StreamConformance, StreamSource, receive_all, receive_exactly
 
-__all__ = ["MuxerConformance", "SecurePair", "memory_secure_pair"]
+__all__ = ["ConnectionConformance", "ConnectionPair", "MuxerConformance", "SecurePair", "memory_secure_pair"]
 
 _MANY = 1000
 """Streams one connection carries in the test of many."""
@@ -40,6 +43,21 @@ class SecurePair:
 
     dialer: SecureStream
     listener: SecureStream
+    lose: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionPair:
+    """Both ends of a connection, of which neither runs yet.
+
+    Attributes:
+        dialer: the end that dialled.
+        listener: the other end.
+        lose: loses the connection at once, without a word.
+    """
+
+    dialer: MuxedConnection
+    listener: MuxedConnection
     lose: Callable[[], None]
 
 
@@ -105,16 +123,12 @@ class _Connected(StreamSource):
         return await self.pair_from(self._turn)
 
 
-class MuxerConformance(StreamConformance):
-    """Tests of a muxer, over memory unless :meth:`open_secure_pair` says otherwise."""
+class ConnectionConformance(StreamConformance):
+    """Tests of muxed connections, whether a muxer or a transport makes them."""
 
     @abstractmethod
-    def make(self) -> Muxer:
-        """The muxer, with its default configuration."""
-
-    def open_secure_pair(self) -> AbstractAsyncContextManager[SecurePair]:
-        """A secure connection."""
-        return memory_secure_pair()
+    def open_ends(self) -> AbstractAsyncContextManager[ConnectionPair]:
+        """Both ends of a new connection."""
 
     def in_use(self, connection: MuxedConnection) -> Mapping[str, int]:
         """What ``connection`` still keeps, by name; all of it must be 0 when every stream has ended."""
@@ -128,13 +142,9 @@ class MuxerConformance(StreamConformance):
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[_Connected]:
-        """Two muxers, running."""
-        async with self.open_secure_pair() as pair, trio.open_nursery() as nursery:
-            connected = _Connected(
-                self.make().mux(pair.dialer, direction=Direction.OUTBOUND),
-                self.make().mux(pair.listener, direction=Direction.INBOUND),
-                pair.lose,
-            )
+        """Both ends of a connection, running."""
+        async with self.open_ends() as pair, trio.open_nursery() as nursery:
+            connected = _Connected(pair.dialer, pair.listener, pair.lose)
             for end in (0, 1):
                 await nursery.start(connected.run, end)
             yield connected
@@ -320,8 +330,8 @@ class MuxerConformance(StreamConformance):
     async def test_close_does_not_wait_for_a_peer_that_reads_nothing(self) -> None:
         """A second or so, whatever the other side does."""
         with trio.fail_after(self.seconds):
-            async with self.open_secure_pair() as pair, trio.open_nursery() as nursery:
-                end = self.make().mux(pair.dialer, direction=Direction.OUTBOUND)
+            async with self.open_ends() as pair, trio.open_nursery() as nursery:
+                end = pair.dialer
 
                 async def write() -> None:
                     try:
@@ -340,10 +350,8 @@ class MuxerConformance(StreamConformance):
     async def test_cancelling_run_loses_the_connection(self) -> None:
         """For everybody, on both sides."""
         with trio.fail_after(self.seconds):
-            async with self.open_secure_pair() as pair, trio.open_nursery() as nursery:
-                ours = self.make().mux(pair.dialer, direction=Direction.OUTBOUND)
-                theirs = self.make().mux(pair.listener, direction=Direction.INBOUND)
-                connected = _Connected(ours, theirs, pair.lose)
+            async with self.open_ends() as pair, trio.open_nursery() as nursery:
+                connected = _Connected(pair.dialer, pair.listener, pair.lose)
                 await nursery.start(connected.run, 1)
                 async with trio.open_nursery() as inner:
                     await inner.start(connected.run, 0)
@@ -358,6 +366,38 @@ class MuxerConformance(StreamConformance):
         async with self.connected() as connected:
             with pytest.raises(RuntimeError):
                 await connected.ends[0].run(_refuse)
+
+    async def test_cancellation_everywhere_harms_no_other_stream(self) -> None:
+        """Writers, readers and openers are cancelled at many moments while one transfer goes on, which stays whole."""
+        with trio.fail_after(2 * self.seconds):
+            async with self.connected() as connected:
+                one, other = await connected.pair()
+                async with trio.open_nursery() as nursery:
+                    for steps in range(30):
+                        nursery.start_soon(_use_and_cancel, connected, steps)
+                    await _transfer(one, other, 5)
+                await one.aclose()
+                await other.aclose()
+
+
+class MuxerConformance(ConnectionConformance):
+    """Tests of a muxer, over memory unless :meth:`open_secure_pair` says otherwise."""
+
+    @abstractmethod
+    def make(self) -> Muxer:
+        """The muxer, with its default configuration."""
+
+    def open_secure_pair(self) -> AbstractAsyncContextManager[SecurePair]:
+        """A secure connection."""
+        return memory_secure_pair()
+
+    @asynccontextmanager
+    async def open_ends(self) -> AsyncIterator[ConnectionPair]:
+        """Two muxers over a secure connection."""
+        async with self.open_secure_pair() as pair:
+            dialer = self.make().mux(pair.dialer, direction=Direction.OUTBOUND)
+            listener = self.make().mux(pair.listener, direction=Direction.INBOUND)
+            yield ConnectionPair(dialer, listener, pair.lose)
 
     async def test_initial_bytes_come_first(self) -> None:
         """What was read from the stream before belongs to the muxer."""
@@ -393,18 +433,6 @@ class MuxerConformance(StreamConformance):
                         await pair.listener.aclose()
                     except trio.BrokenResourceError:
                         pass
-
-    async def test_cancellation_everywhere_harms_no_other_stream(self) -> None:
-        """Writers, readers and openers are cancelled at many moments while one transfer goes on, which stays whole."""
-        with trio.fail_after(2 * self.seconds):
-            async with self.connected() as connected:
-                one, other = await connected.pair()
-                async with trio.open_nursery() as nursery:
-                    for steps in range(30):
-                        nursery.start_soon(_use_and_cancel, connected, steps)
-                    await _transfer(one, other, 5)
-                await one.aclose()
-                await other.aclose()
 
 
 def _refuse(stream: MuxedStream) -> None:

@@ -159,15 +159,17 @@ class TransportConformance(ABC):
 
     async def test_address_in_use(self) -> None:
         """Cannot be listened on again until its listener is closed."""
-        async with self._listening() as (_, listener):
+        async with self._listening() as (_, listener), trio.open_nursery() as nursery:
             addr = listener.addresses[0]
             other = self.make()
+            await nursery.start(other.run)
             with pytest.raises(TransportError) as caught:
                 await other.listen(addr)
             assert caught.value.addr == addr
             await listener.aclose()
             again = await other.listen(addr)
             await again.aclose()
+            nursery.cancel_scope.cancel()
 
     async def test_closing_a_listener(self) -> None:
         """Wakes who accepts, refuses who dials, and harms no connection."""
@@ -234,6 +236,8 @@ class TransportConformance(ABC):
     async def test_many_connections(self) -> None:
         """At once, each with its own bytes."""
         async with self._listening() as (dialer, listener):
+            for conn in await self._connect(dialer, listener):
+                await conn.stream.aclose()
 
             async def echo(conn: RawConnection) -> None:
                 await _prepare(conn)

@@ -406,8 +406,8 @@ async def test_peers_that_know_everything_are_not_pushed_to() -> None:
     pushes: list[Stream] = []
     async with memory_network(2) as (a, b):
         for host in (a, b):
-            pushed = host._handlers[IDENTIFY_PUSH]  # type: ignore[attr-defined]
-            host._handlers[IDENTIFY_PUSH] = dataclasses.replace(pushed, serve=take(pushes))  # type: ignore[attr-defined]
+            pushed = host._handlers[IDENTIFY_PUSH]
+            host._handlers[IDENTIFY_PUSH] = dataclasses.replace(pushed, serve=take(pushes))
         await a.connect(b.addrs[0])
         await settled()
         assert a.peerstore.protocols(b.local_peer) and b.peerstore.protocols(a.local_peer)

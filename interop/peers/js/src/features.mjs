@@ -6,7 +6,7 @@ const { dependencies } = JSON.parse(readFileSync(new URL('../package.json', impo
 export const FEATURES = {
   name: 'js',
   version: `js-libp2p ${dependencies.libp2p}`,
-  transports: ['tcp', 'ws', 'wss'],
+  transports: ['tcp', 'ws', 'wss', 'quic-v1'],
   securities: ['noise', 'tls', 'plaintext'],
   muxers: ['yamux', 'mplex'],
   key_types: ['ed25519', 'secp256k1', 'rsa'],
@@ -14,6 +14,7 @@ export const FEATURES = {
   psk: true,
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
+    'quic-v1-back-pressure': '@chainsafe/libp2p-quic cannot pause a sender: a stream is reset when too much of it waits unread',
     'mplex-back-pressure': '@libp2p/mplex cannot pause a sender: a stream is reset when 16 MiB of it wait unread'
   }
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { setDefaultCACertificates } from 'node:tls'
+import { quic } from '@chainsafe/libp2p-quic'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { floodsub } from '@libp2p/floodsub'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -37,7 +38,8 @@ const TRANSPORTS = {
     }
     const pem = certificate === undefined ? undefined : readFileSync(certificate)
     return webSockets({ https: { key: pem, cert: pem } })
-  }
+  },
+  'quic-v1': () => quic()
 }
 
 const SECURITIES = {

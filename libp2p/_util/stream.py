@@ -1,4 +1,4 @@
-"""The one stream class, from muxer to application.
+"""The one stream class, from muxer to application; yamux, mplex and QUIC share it.
 
 Reading and writing park the calling task directly (no locks, channels or events: each costs more than the work), so at
 most one task reads and one writes; a second one gets ``BusyResourceError``. The reader's task feeds chunks as they
@@ -13,16 +13,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from operator import index
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from ..abc import Buffer, Direction, MuxedStream, Opening, ProtocolId
 from ..errors import ConnectionClosed, NegotiationError, RemoteProtocolError, StreamReset
-
-if TYPE_CHECKING:
-    from ._connection import MachineConnection
 
 NEGOTIATION_FAILED = 0x1001
 """Stream error code (specs error-codes)."""
@@ -34,8 +31,74 @@ JOINED_CHUNK = 64 * 1024
 """about so many bytes at a time."""
 
 
+class StreamMachine(Protocol):
+    """What a stream asks of its connection's machine directly."""
+
+    def send_credit(self, stream_id: int) -> int:
+        """How many bytes may be sent now; 0 for a stream that is gone or finished here."""
+        ...
+
+    def send_eof(self, stream_id: int) -> None:
+        """Finish sending."""
+        ...
+
+
+class StreamOwner(Protocol):
+    """The connection of a stream, as the stream sees it. No method raises for a stream or connection that is gone."""
+
+    @property
+    def machine(self) -> StreamMachine:
+        """Where credit is kept."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether the connection has too much to send already."""
+        ...
+
+    def consumed(self, stream: MachineStream, size: int) -> None:
+        """The application took ``size`` bytes of ``stream``."""
+        ...
+
+    def about_to_read(self, stream: MachineStream) -> None:
+        """The application waits for data: what it has said must not wait with it."""
+        ...
+
+    def send(self, stream: MachineStream, data: Buffer) -> None:
+        """Queue ``data``, which fits the stream's credit, and get it on its way."""
+        ...
+
+    def send_now(self, stream: MachineStream, data: bytes) -> None:
+        """Queue a few bytes and try to write them, without waiting."""
+        ...
+
+    def close(self, stream: MachineStream, *, send_eof: bool) -> None:
+        """The application is done with ``stream``."""
+        ...
+
+    def reset(self, stream: MachineStream, code: int) -> None:
+        """The application gives ``stream`` up."""
+        ...
+
+    def flush_later(self) -> None:
+        """Get what is queued on its way, soon."""
+        ...
+
+    async def wait_uncongested(self, sender: object) -> None:
+        """Wait for a turn to send."""
+        ...
+
+    def leave_queue(self, sender: object) -> None:
+        """Let ``sender`` go, if it waits, out of turn."""
+        ...
+
+    def pass_turn(self) -> None:
+        """Let the next waiting sender go, if it may."""
+        ...
+
+
 class MachineStream(MuxedStream):
-    """A stream of a :class:`MachineConnection`; made by the connection only."""
+    """A stream of a connection that a machine decides about; made by the connection only."""
 
     __slots__ = (
         "__weakref__",
@@ -51,12 +114,13 @@ class MachineStream(MuxedStream):
         "_prefix",
         "_read_task",
         "_sent_eof",
+        "_stopped",
         "_unread",
         "_write_task",
         "id",
     )
 
-    def __init__(self, mux: MachineConnection, stream_id: int, direction: Direction) -> None:
+    def __init__(self, mux: StreamOwner, stream_id: int, direction: Direction) -> None:
         self._mux = mux
         self.id = stream_id
         self.direction = direction
@@ -71,6 +135,7 @@ class MachineStream(MuxedStream):
         self._busy_reading = self._busy_writing = False
         self._eof = self._sent_eof = self._closed = False
         self._failure: Callable[[], Exception] | None = None
+        self._stopped: int | None = None
         self.on_end = None
 
     def __repr__(self) -> str:
@@ -288,6 +353,8 @@ class MachineStream(MuxedStream):
             raise trio.ClosedResourceError("this stream is closed for writing")
         if self._failure is not None:
             raise self._failure()
+        if self._stopped is not None:
+            raise StreamReset(code=self._stopped)
 
     async def _wait_for_credit(self) -> int:
         """Bytes that may be sent now, at least 1; waits for the window and for the connection's outbox."""
@@ -322,7 +389,8 @@ class MachineStream(MuxedStream):
         if self._busy_writing:
             raise trio.BusyResourceError("another task is writing to this stream")
         if not self._sent_eof:
-            self._check_writable()
+            if self._stopped is None:  # a peer that reads no more will not miss it
+                self._check_writable()
             self._send_prefix()
             self._sent_eof = True
             self._mux.machine.send_eof(self.id)
@@ -394,6 +462,12 @@ class MachineStream(MuxedStream):
         self._chunks.clear()
         self._failure = lambda: StreamReset(code=code, remote=remote)
         self._ended()
+
+    def stop_writing(self, code: int) -> None:
+        """The peer reads no more, and may go on writing."""
+        self._stopped = code
+        self.credit_arrived()
+        self._mux.leave_queue(self)
 
     def fail_connection(self, reason: str, code: int, remote: bool) -> None:
         """The connection is gone: data that arrived can still be read."""

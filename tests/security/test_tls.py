@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
+import libp2p
 from libp2p.abc import Direction
 from libp2p.crypto.certificate import make_certificate
 from libp2p.crypto.keys import KeyType, PrivateKey, generate
@@ -20,10 +21,12 @@ from libp2p.muxers.yamux import Yamux
 from libp2p.peer_id import PeerId
 from libp2p.protocols.ping import ping
 from libp2p.security.noise import Noise
+from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
+from libp2p.security.tls._engine import MAX_HANDSHAKE
 from libp2p.security.tls._stream import MAX_ANSWERS, MAX_SILENT, PIECE
 from libp2p.testing import memory_network, open_memory_host, seeded_key
-from libp2p.testing.conformance.stream import receive_exactly
+from libp2p.testing.conformance.stream import receive_all, receive_exactly
 from libp2p.testing.flaky import Dribble, Plain
 from libp2p.transports.memory import MemoryNetwork
 from tests.crypto.test_certificate import DAY, NOW, build, own_key
@@ -297,6 +300,20 @@ async def test_a_handshake_without_end_is_given_up() -> None:
             assert isinstance(found.error, SecurityError)
 
 
+async def test_a_hello_in_crumbs_is_given_up() -> None:
+    """A message as long as OpenSSL takes, a byte a record: what surrounds it is counted too."""
+
+    async def act(raw: RawTls) -> None:
+        head, crumb = b"\x16\x03\x01\x00\x01", b"\x16\x03\x01\x00\x01\x00"
+        await raw.stream.send_all(b"".join(head + bytes((byte,)) for byte in b"\x01\x01\xff\x00"))
+        for _ in range(100):
+            await raw.stream.send_all(crumb * 1000)
+
+    async with met(Direction.INBOUND, act=act) as found:
+        assert isinstance(found.error, SecurityError)
+        assert f"longer than {MAX_HANDSHAKE}" in str(found.error)
+
+
 async def test_T14_the_certificate_is_fresh_and_not_of_the_identity() -> None:
     seen = set()
     for _ in range(2):
@@ -550,6 +567,32 @@ async def test_C5_hosts_with_noise_and_tls_meet_those_with_one() -> None:
         for one, other in ((both, tls), (both, noise)):
             await one.connect(other.addrs[0])
             assert await ping(one, other.local_peer, count=1)
+
+
+@pytest.mark.sockets("the engine loads in a thread, and writes leave at the end of a tick")
+@pytest.mark.parametrize("psk", [None, PreSharedKey(bytes(32))], ids=["public", "private"])
+async def test_over_tcp(psk) -> None:
+    """The defaults offer it; with a private network below it as well."""
+    data = hashlib.shake_128(b"tcp").digest(3_000_000)
+
+    async def echo(stream: libp2p.Stream) -> None:
+        async for chunk in stream:
+            await stream.send_all(chunk)
+
+    async with (
+        libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"], psk=psk) as server,
+        libp2p.open_host(security=[Tls], psk=psk) as client,
+    ):
+        server.handle("/echo/1", echo)
+        await client.connect(server.addrs[0])
+        async with await client.open_stream(server.local_peer, "/echo/1") as stream, trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await stream.send_all(data)
+                await stream.send_eof()
+
+            nursery.start_soon(send)
+            assert await receive_all(stream) == data
 
 
 def test_the_extra_is_named_when_it_is_missing(monkeypatch) -> None:

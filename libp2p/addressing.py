@@ -174,9 +174,15 @@ def split_peer(addr: Multiaddr) -> tuple[Multiaddr, PeerId | None]:
         The address without its last part, and the peer that part names; or ``addr`` and None when its last part is no
         ``/p2p``. The address is empty when there was nothing before.
     """
-    found = parts(addr)
+    split = _split_peer(addr.to_bytes())
+    return (addr, None) if split is None else split
+
+
+@functools.lru_cache(_CACHED)
+def _split_peer(data: bytes) -> tuple[Multiaddr, PeerId] | None:
+    found = _split(data)
     if not found or found[-1].name != "p2p":
-        return addr, None
+        return None
     return from_parts(found[:-1]), PeerId.from_bytes(found[-1].value)
 
 

@@ -252,6 +252,7 @@ class Dialing:
             plan.succeeded(addr)
             self.backoff.succeeded(addr, peer=dial.peer)
             dial.connection = dial.connection or connection
+            dial.done.set()  # whoever waits need not wait for the other attempts to be cancelled
         else:
             bug = UpgradeError("an unexpected error, see the log", stage=progress.stage)
             self._failed(plan, dial, addr, failure or bug)

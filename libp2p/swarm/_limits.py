@@ -14,6 +14,7 @@ use, and refuses if the driver forgot to wait.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 IpAddress = IPv4Address | IPv6Address
+
+_parsed = functools.lru_cache(1024)(ip_address)
 
 
 class Token:
@@ -227,7 +230,7 @@ class Scopes:
         if ip is None:
             return None
         try:
-            address = ip_address(ip)
+            address = _parsed(ip)
         except ValueError:
             return None  # a transport whose peers have no IP addresses
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
-from ..protocols.pubsub import Floodsub, Messages, Pubsub
+from ..protocols.pubsub import Messages, Pubsub
 from ._node import Node, run
 from ._options import (
     Json,
@@ -25,7 +25,7 @@ from ._options import (
     check_addrs,
 )
 from ._output import NAME, Output
-from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company, watch_people
+from ._rooms import author, described, fail_when_alone, join, wait_for_company, watch_people
 from ._typed import PipedLines
 
 app = typer.Typer(help="Send and receive messages of topics.", no_args_is_help=True)
@@ -66,14 +66,14 @@ def sub(
 
 
 async def _sub(node: Node, out: Output, topic: str, peers: Sequence[str], count: float) -> None:
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub()
     async with (
         node.running(pubsub) as host,
         pubsub.subscribe(topic) as messages,
         trio.open_nursery() as nursery,
     ):
         await join(host, out, peers)
-        nursery.start_soon(fail_when_alone, host, node)
+        nursery.start_soon(fail_when_alone, host, node, pubsub, messages)
         if out.as_json or out.verbose:
             nursery.start_soon(watch_people, host, pubsub, topic, out.result)
         await _print(messages, out, count)
@@ -119,15 +119,14 @@ def pub(
 async def _pub(
     node: Node, out: Output, topic: str, messages: Sequence[str], peers: Sequence[str], wait_for: int
 ) -> None:
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub()
     async with node.running(pubsub) as host:
         await join(host, out, peers)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fail_when_alone, host, node)
+            nursery.start_soon(fail_when_alone, host, node, pubsub)
             await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
             nursery.cancel_scope.cancel()
         published = await _publish(pubsub, topic, messages) if messages else await _publish_lines(pubsub, topic, out)
-        await flush(host, pubsub, topic, published)
     out.result({"topic": topic, "published": published}, f"published {published} to {topic}")
 
 

@@ -21,7 +21,7 @@ MAX_CONTROL_ENTRIES = 256
 """Control entries that wait for one peer."""
 _RPC_SIZE = 16 * 1024
 """Bytes of subscriptions and control entries put into one RPC (what rust takes)."""
-_CONTROL_SIZE = _RPC_SIZE - 8
+_CONTROL_SIZE = _RPC_SIZE - 4
 """Bytes of control entries put into one, without the field around them."""
 _RPC_SUBSCRIPTIONS = 100
 """Subscriptions put into one RPC (what rust takes)."""
@@ -141,15 +141,16 @@ class Outbox:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _take_news(self) -> Iterator[bytes]:
-        """RPCs of extensions, control entries and subscriptions. What a stream has to begin with comes first.
+        """RPCs of extensions, subscriptions and control entries. What a stream has to begin with comes first.
 
         An RPC has one field of control entries at most: js takes the last of several.
         """
-        yield from pack(self._extensions, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS)
-        topics = [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
-        yield from pack(topics, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS)
-        yield from map(encode_control, pack(self._control, size=_CONTROL_SIZE, count=MAX_CONTROL_ENTRIES))
+        fields = list(self._extensions)
+        fields += [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
+        # Two of these never fit into one RPC.
+        fields += map(encode_control, pack(self._control, size=_CONTROL_SIZE, count=MAX_CONTROL_ENTRIES))
         self._clear_news()
+        return pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS)
 
     def _clear_news(self) -> None:
         self._subscriptions.clear()

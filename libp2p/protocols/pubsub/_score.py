@@ -129,9 +129,7 @@ class PeerScores:
             return 0.0
         total = 0.0
         for topic, counters in record.topics.items():
-            params = config.topic(topic)
-            if params is not None:
-                total += _topic_score(params, counters, now)
+            total += _topic_score(self._counted(topic), counters, now)
         if config.topic_cap and total > config.topic_cap:
             total = config.topic_cap
         total += config.app_weight * config.app_score(peer)
@@ -270,6 +268,12 @@ class PeerScores:
             counters = record.topics[topic] = _InTopic()
         return counters
 
+    def _counted(self, topic: str) -> TopicScore:
+        """The parameters of a topic that there are counters for."""
+        params = self._config.topic(topic)
+        assert params is not None, "counters exist only for topics that count"
+        return params
+
     # --- time
 
     def refresh(self, now: float) -> None:
@@ -294,8 +298,7 @@ class PeerScores:
         zero = config.decay_to_zero
         record.misdeeds = _decayed(record.misdeeds, config.behaviour_decay, zero)
         for topic, counters in tuple(record.topics.items()):
-            params = config.topic(topic)
-            assert params is not None, "counters exist only for topics that count"
+            params = self._counted(topic)
             counters.first = _decayed(counters.first, params.first_deliveries_decay, zero)
             counters.in_mesh = _decayed(counters.in_mesh, params.mesh_deliveries_decay, zero)
             counters.failures = _decayed(counters.failures, params.mesh_failure_decay, zero)

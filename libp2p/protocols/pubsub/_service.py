@@ -315,7 +315,10 @@ class Pubsub(Service):
                 await keep_writing(host, link, self._router.protocols, self._opened, self._rng)
         finally:
             if not link.gone and not link.leaving:
-                self._end_link(link.peer)
+                if host.connections(link.peer):
+                    self._end_link(link.peer)  # it does not want to hear us, so it is not heard
+                else:
+                    self._lose(link.peer)
 
     def _lose(self, peer: PeerId) -> None:
         """The last connection to ``peer`` is gone. What it sent before may still be waiting to be read."""

@@ -14,7 +14,7 @@ import libp2p
 from libp2p.abc import Muxer
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
-from libp2p.protocols.pubsub import Floodsub, Pubsub
+from libp2p.protocols.pubsub import Floodsub, Pubsub, Router
 
 ECHO = "/interop/echo/1.0.0"
 DIGEST = "/interop/digest/1.0.0"
@@ -165,10 +165,12 @@ class Ours:
 
 
 @asynccontextmanager
-async def open_ours(*, muxer: str, key_type: str = "ed25519", listen: bool = False) -> AsyncIterator[Ours]:
-    """Run our side."""
+async def open_ours(
+    *, muxer: str, key_type: str = "ed25519", listen: bool = False, router: Router | None = None
+) -> AsyncIterator[Ours]:
+    """Run our side; with floodsub unless another router is given."""
     muxers: list[Muxer] = [MUXERS[muxer]()]
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub(router or Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
         listen=["/ip4/127.0.0.1/tcp/0"] if listen else [],

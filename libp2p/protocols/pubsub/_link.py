@@ -104,15 +104,21 @@ async def keep_writing(
 
 
 async def _write(outbox: Outbox, stream: Stream) -> None:
-    """Write until the outbox has finished. Raises when the stream ends before."""
+    """Write until the outbox has finished and the peer has read everything. Raises when the stream ends before."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch, stream)
+        nursery.start_soon(_watch, outbox, stream, nursery.cancel_scope)
         while (batch := await outbox.next_batch()) is not None:
             await stream.send_all(batch)
-        nursery.cancel_scope.cancel()
+        # Whoever reads to the end closes its side, too. Some (js) drop what is unread when the connection ends.
+        await stream.send_eof()
+        await trio.sleep_forever()
 
 
-async def _watch(stream: Stream) -> None:
-    """Wait for the end of a stream on which nothing is to be read. Always raises."""
+async def _watch(outbox: Outbox, stream: Stream, scope: trio.CancelScope) -> None:
+    """Wait for the end of a stream on which nothing is to be read. Raises, unless it was to end."""
     said = await stream.receive_some(1)
-    raise RemoteProtocolError("the peer wrote on our stream" if said else "the peer closed our stream")
+    if said:
+        raise RemoteProtocolError("the peer wrote on our stream")
+    if not outbox.finished:
+        raise RemoteProtocolError("the peer closed our stream")
+    scope.cancel()

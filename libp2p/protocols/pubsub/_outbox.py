@@ -37,6 +37,7 @@ class Outbox:
         max_bytes: bytes of messages, and of control entries, that wait. One message is always taken.
 
     Attributes:
+        finished: whether nothing more will be queued.
         stalled: whether somebody waited for room in vain and nothing was sent since.
     """
 
@@ -50,7 +51,7 @@ class Outbox:
         # Ordered: finding the first of a plain dict after many deletions at the front takes linear time.
         self._messages: OrderedDict[MessageId, bytes] = OrderedDict()
         self._message_bytes = 0
-        self._finishing = False
+        self.finished = False
         self._closed = False
         self._writer = ParkingLot()
         self._publishers = ParkingLot()
@@ -124,7 +125,7 @@ class Outbox:
     async def next_batch(self) -> bytes | None:
         """Wait for something to send and take as much as one ``send_all`` should get. None: that was the last."""
         while self.is_empty:
-            if self._finishing:
+            if self.finished:
                 return None
             await self._writer.park()
         parts = [frame(rpc) for rpc in self._take_news()]
@@ -168,7 +169,7 @@ class Outbox:
 
     def finish(self) -> None:
         """Send what is there, and nothing that comes later matters."""
-        self._finishing = True
+        self.finished = True
         self._wake_writer()
 
     def close(self) -> None:

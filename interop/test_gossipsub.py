@@ -15,7 +15,7 @@ import trio
 import libp2p
 from libp2p.abc import ProtocolId
 from libp2p.protocols.pubsub import MESHSUB_11, MESHSUB_12, Gossipsub, Message, Messages
-from libp2p.protocols.pubsub._router import Action, Count
+from libp2p.protocols.pubsub.routing import Action, Count
 
 from .conftest import Record
 from .ours import Ours, open_ours

@@ -104,8 +104,8 @@ class Node:
     forwards: Forwards | None = None
     judges: Judges | None = None
     alive: bool = True
-    links: dict[PeerId, float] = field(default_factory=dict)
-    _clear: dict[PeerId, float] = field(default_factory=dict)
+    links: dict[PeerId, float] = field(default_factory=dict[PeerId, float])
+    _clear: dict[PeerId, float] = field(default_factory=dict[PeerId, float])
     _armed: bool = False
 
     def __repr__(self) -> str:
@@ -117,7 +117,7 @@ class _Published:
     time: float
     author: Node
     wanted: dict[int, None]
-    delays: dict[int, float] = field(default_factory=dict)
+    delays: dict[int, float] = field(default_factory=dict[int, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

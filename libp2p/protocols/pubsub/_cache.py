@@ -12,7 +12,7 @@ from ._codec import Message, MessageId
 @dataclass(slots=True)
 class _Entry:
     message: Message
-    sent: dict[PeerId, int] = field(default_factory=dict)
+    sent: dict[PeerId, int] = field(default_factory=dict[PeerId, int])
 
 
 class MessageCache:

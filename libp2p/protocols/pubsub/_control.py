@@ -70,12 +70,12 @@ class Control:
         ids_left_out: whether there were more than :data:`MAX_IDS` ids.
     """
 
-    ihave: dict[str, list[MessageId]] = field(default_factory=dict)
-    iwant: list[MessageId] = field(default_factory=list)
-    graft: list[str] = field(default_factory=list)
-    prune: list[Prune] = field(default_factory=list)
-    idontwant: list[list[MessageId]] = field(default_factory=list)
-    extensions: list[bytes] = field(default_factory=list)
+    ihave: dict[str, list[MessageId]] = field(default_factory=dict[str, list[MessageId]])
+    iwant: list[MessageId] = field(default_factory=list[MessageId])
+    graft: list[str] = field(default_factory=list[str])
+    prune: list[Prune] = field(default_factory=list[Prune])
+    idontwant: list[list[MessageId]] = field(default_factory=list[list[MessageId]])
+    extensions: list[bytes] = field(default_factory=list[bytes])
     ids_left_out: bool = False
 
 

@@ -86,7 +86,7 @@ class _Peer:
     ihave_messages: int = 0
     asked: int = 0
     idontwants: int = 0
-    unwanted: dict[MessageId, int] = field(default_factory=dict)
+    unwanted: dict[MessageId, int] = field(default_factory=dict[MessageId, int])
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ class _InTopic:
 
 @dataclass(slots=True)
 class _Record:
-    topics: dict[str, _InTopic] = field(default_factory=dict)
+    topics: dict[str, _InTopic] = field(default_factory=dict[str, _InTopic])
     addresses: tuple[str, ...] = ()
     misdeeds: float = 0.0
 
@@ -58,7 +58,7 @@ class _Delivery:
 
     state: _State = _State.UNKNOWN
     validated: float = 0.0
-    peers: dict[PeerId, None] = field(default_factory=dict)
+    peers: dict[PeerId, None] = field(default_factory=dict[PeerId, None])
 
 
 class PeerScores:
@@ -107,10 +107,14 @@ class PeerScores:
             self._retained.put(peer, record, expires=now + self._config.retain)
 
     def _groups(self, addresses: Iterable[str]) -> Iterator[str]:
+        """What counts as one address; names, which are no addresses, do not count."""
         for text in addresses:
-            address = ipaddress.ip_address(text)
+            try:
+                address = ipaddress.ip_address(text.partition("%")[0])
+            except ValueError:
+                continue
             if not any(address in network for network in self._exempt):
-                yield text if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
+                yield str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
     def _leave_addresses(self, peer: PeerId, record: _Record) -> None:
         for address in record.addresses:

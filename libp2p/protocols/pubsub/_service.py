@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from ...abc import Direction, Host, ProtocolId, Service, Stream, StreamHandler
-from ...addressing import host_port
+from ...addressing import host_port, is_relay
 from ...errors import DecodeError, RemoteProtocolError
 from ...events import PeerDisconnected, PeerIdentified
 from ...peer_id import PeerId
@@ -341,7 +341,9 @@ class Pubsub(Service):
     def _opened(self, link: Link, stream: Stream) -> None:
         host, _ = self._running()
         link.outbox.restart(self._subscribers)
-        known = [host_port(connection.remote_addr) for connection in host.connections(link.peer)]
+        # The address of a relay says nothing about the peer behind it.
+        direct = [connection for connection in host.connections(link.peer) if not is_relay(connection.remote_addr)]
+        known = [host_port(connection.remote_addr) for connection in direct]
         actions = self._router.peer_joined(
             link.peer,
             stream.protocol or self._router.protocols[0],

@@ -312,12 +312,12 @@ def test_p6_peers_on_one_address() -> None:
         made.add(peer, ["1.2.3.4", "1.2.3.4"], 0.0)
     assert made.score(A, 0.0) == -4.0
     made.add(C, ["2001:db8::1"], 0.0)
-    made.add(B, ["2001:db8::2"], 0.0)
+    made.add(B, ["2001:db8::2%eth0"], 0.0)
     assert [made.score(peer, 0.0) for peer in (A, B, C)] == [0.0, -1.0, -1.0]
     made.remove(B, 0.0)
     assert made.score(C, 0.0) == 0.0
     for peer in (A, B, C):
-        made.add(peer, ["127.0.0.1", "::1"], 0.0)
+        made.add(peer, ["127.0.0.1", "::1", "a.name"], 0.0)
     assert set(made.scores(0.0).values()) == {0.0}
 
 

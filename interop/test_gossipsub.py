@@ -204,7 +204,8 @@ async def _mixed_mesh(names: Sequence[str]) -> None:
             await peer("subscribe", topic=TOPIC)
         # A ring through all kinds, and chords: nobody knows everybody.
         addrs = [peer.addr for peer in peers] + [one.addr for one in ours]
-        for index, node in enumerate((*peers, *ours)):
+        nodes: list[Peer | Ours] = [*peers, *ours]
+        for index, node in enumerate(nodes):
             for step in (1, 3):
                 addr = addrs[(index + step) % len(addrs)]
                 if isinstance(node, Peer):
@@ -226,7 +227,9 @@ async def _mixed_mesh(names: Sequence[str]) -> None:
                     await peer.event("message", data=base64.b64encode(data).decode())
         for index, inbox in enumerate(inboxes):
             missing = {data for data in sent if not data.startswith(b"ours %d " % index)}
-            while missing:
-                missing.remove((await inbox.receive()).data)  # each once
+            with trio.move_on_after(20):
+                while missing:
+                    missing.remove((await inbox.receive()).data)  # each once
+            assert not missing, f"{missing}, {ours[index].pubsub.metrics()}, {ours[index].pubsub.scores()}"
         for one in ours:
             assert not {"malformed", "bad_signature", "dropped_outbound"} & one.pubsub.metrics().keys()

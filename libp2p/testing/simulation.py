@@ -175,7 +175,7 @@ class Simulation:
         self._model = links or LinkModel()
         self._config = config
         self._by_peer: dict[PeerId, Node] = {}
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._serial = 0
         self._published: dict[MessageId, _Published] = {}
         self._sent = 0
@@ -257,7 +257,7 @@ class Simulation:
 
     # --- time
 
-    def at(self, time: float, what: Callable[[], None]) -> None:
+    def at(self, time: float, what: Callable[[], object]) -> None:
         """Have ``what`` done at ``time``, in seconds since the start."""
         self._serial += 1
         heapq.heappush(self._heap, (time, self._serial, what))

@@ -261,6 +261,8 @@ class Pubsub(Service):
                             elif isinstance(event, PeerDisconnected) and not host.connections(event.peer):
                                 self._lose(event.peer)
                     finally:
+                        # From here on nobody new: a link that starts now would never be told to end.
+                        self._nursery = None
                         for link in self._links.values():
                             link.say_farewell()
         finally:
@@ -334,7 +336,7 @@ class Pubsub(Service):
         if link is not None:
             link.end()
             self._perform(self._router.peer_left(peer, trio.current_time()))
-            if link.leaving and self._host is not None:
+            if link.leaving and self._host is not None and self._nursery is not None:
                 # It may have come back meanwhile.
                 self._consider(self._host, peer)
 

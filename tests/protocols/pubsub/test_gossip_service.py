@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from libp2p.abc import Host
+from libp2p.errors import ConnectionClosed, StreamReset
 from libp2p.peer_id import PeerId
 from libp2p.protocols.pubsub import (
     MESHSUB_12,
@@ -368,3 +369,27 @@ async def test_a_peer_that_comes_back_before_the_last_of_it_was_read() -> None:
         peer.stream = None
         await peer.subscribe("t")
         await pubsub.wait_for_peers("t")
+
+
+async def test_a_stream_that_is_opened_during_the_farewell() -> None:
+    """It is refused: whoever comes now would keep the host from closing."""
+    ours = Pubsub()
+    async with memory_network(1) as hosts:
+        peer = RawPeer(hosts[0], hosts[0], MESHSUB_12)
+        peer.read = trio.Event()
+        async with trio.open_nursery() as nursery:
+            async with open_memory_host(hosts.network, name="publisher", services=[lambda: ours]) as host:
+                await host.connect(hosts[0].addrs[0])
+                await settled()
+                peer.victim = host
+
+                async def come_back() -> None:
+                    await trio.sleep(FAREWELL / 2)
+                    ours._end_link(hosts[0].local_peer)
+                    with pytest.raises((StreamReset, ConnectionClosed)):
+                        await (await peer.open()).receive_some()
+
+                nursery.start_soon(come_back)
+            with trio.fail_after(60):
+                await settled()
+        peer.read.set()

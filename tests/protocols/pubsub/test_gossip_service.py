@@ -374,22 +374,23 @@ async def test_a_peer_that_comes_back_before_the_last_of_it_was_read() -> None:
 async def test_a_stream_that_is_opened_during_the_farewell() -> None:
     """It is refused: whoever comes now would keep the host from closing."""
     ours = Pubsub()
-    async with memory_network(1) as hosts:
-        peer = RawPeer(hosts[0], hosts[0], MESHSUB_12)
-        peer.read = trio.Event()
-        async with trio.open_nursery() as nursery:
-            async with open_memory_host(hosts.network, name="publisher", services=[lambda: ours]) as host:
-                await host.connect(hosts[0].addrs[0])
-                await settled()
+    async with memory_network(2) as hosts, trio.open_nursery() as nursery:
+        slow, newcomer = [RawPeer(host, host, MESHSUB_12) for host in hosts]
+        slow.read = trio.Event()
+        newcomer.registration.__exit__(None, None, None)
+        async with open_memory_host(hosts.network, name="publisher", services=[lambda: ours]) as host:
+            for peer in (slow, newcomer):
+                await peer.host.connect(host.addrs[0])
                 peer.victim = host
+            await settled()
 
-                async def come_back() -> None:
-                    await trio.sleep(FAREWELL / 2)
-                    ours._end_link(hosts[0].local_peer)
-                    with pytest.raises((StreamReset, ConnectionClosed)):
-                        await (await peer.open()).receive_some()
+            async def come() -> None:
+                await trio.sleep(FAREWELL / 2)
+                newcomer.registration = newcomer.host.handle(MESHSUB_12, newcomer.serve)
+                with pytest.raises((StreamReset, ConnectionClosed)):
+                    await (await newcomer.open()).receive_some()
 
-                nursery.start_soon(come_back)
-            with trio.fail_after(60):
-                await settled()
-        peer.read.set()
+            nursery.start_soon(come)
+            started = trio.current_time()
+        assert trio.current_time() - started <= 2 * FAREWELL
+        slow.read.set()

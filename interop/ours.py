@@ -14,7 +14,7 @@ import libp2p
 from libp2p.abc import Muxer, SecurityFactory, Transport, TransportFactory
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
-from libp2p.protocols.pubsub import Floodsub, Pubsub
+from libp2p.protocols.pubsub import Floodsub, Pubsub, Router
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
@@ -192,15 +192,17 @@ async def open_ours(
     psk: str | None = None,
     listen: bool | str = False,
     transports: Sequence[Transport | TransportFactory] | None = None,
+    router: Router | None = None,
 ) -> AsyncIterator[Ours]:
     """Run our side.
 
-    ``listen`` says whether, over TCP or QUIC, or where; ``psk`` is the key of a private network, in hexadecimal.
+    ``listen`` says whether, over TCP or QUIC, or where; ``psk`` is the key of a private network, in hexadecimal;
+    the router is floodsub unless another one is given.
     """
     muxers: list[Muxer] = [MUXERS[stack]()] if stack in MUXERS else []
     if transports is None:
         transports = [Quic] if stack == "quic-v1" else [Tcp()]
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub(router or Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
         listen=[listen if isinstance(listen, str) else _listen(stack)] if listen else [],

@@ -11,7 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
-from ..protocols.pubsub import Floodsub, Messages, NoPeers, Pubsub
+from ..protocols.pubsub import Messages, NoPeers, Pubsub
 from ._listen import EVERYWHERE
 from ._node import Node, run
 from ._options import (
@@ -27,7 +27,7 @@ from ._options import (
     check_addrs,
 )
 from ._output import DIM, NAME, Output
-from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company, watch_people
+from ._rooms import author, described, fail_when_alone, join, wait_for_company, watch_people
 from ._typed import PipedLines, TypedLines, open_input
 
 Addrs = Annotated[
@@ -64,25 +64,22 @@ def chat(
 
 
 async def _chat(node: Node, out: Output, room: str, addrs: Sequence[str], prefix: str) -> None:
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub()
     async with (
         node.running(pubsub) as host,
         pubsub.subscribe(room) as messages,
         trio.open_nursery() as nursery,
     ):
         await join(host, out, addrs)
-        nursery.start_soon(fail_when_alone, host, node)
+        nursery.start_soon(fail_when_alone, host, node, pubsub, messages)
         with open_input(out) as typed:
             nursery.start_soon(_show_messages, messages, typed)
             nursery.start_soon(watch_people, host, pubsub, room, typed.show)
             if not os.isatty(0):
                 patience = math.inf if node.listen else node.timeout
                 await wait_for_company(host, pubsub, room, 1, patience=patience)
-            lines = 0
             async for line in typed:
                 await _speak(pubsub, room, prefix.encode() + line, typed)
-                lines += 1
-            await flush(host, pubsub, room, lines)
             nursery.cancel_scope.cancel()
 
 

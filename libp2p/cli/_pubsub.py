@@ -10,7 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
-from ..protocols.pubsub import Floodsub, Messages, Pubsub
+from ..protocols.pubsub import Messages, Pubsub
 from ._node import Node, run
 from ._options import (
     Json,
@@ -25,7 +25,7 @@ from ._options import (
     check_addrs,
 )
 from ._output import NAME, Output
-from ._rooms import author, described, fail_when_alone, flush, join, wait_for_company, watch_people
+from ._rooms import author, described, fail_when_alone, join, wait_for_company, watch_people
 from ._typed import PipedLines
 
 app = typer.Typer(help="Send and receive messages of topics.", no_args_is_help=True)
@@ -42,6 +42,8 @@ Peers = Annotated[
     ),
 ]
 SubCount = Annotated[int, typer.Option("--count", min=0, help="End after so many messages; 0 for never.")]
+LookCount = Annotated[int, typer.Option("--count", min=0, help="End after so many looks; 0 for never.")]
+Interval = Annotated[float, typer.Option("--interval", min=0.01, metavar="SECONDS", help="Between two looks.")]
 MinPeers = Annotated[int, typer.Option("--wait-for", min=1, metavar="N", help="Publish once N peers are subscribed.")]
 
 
@@ -67,14 +69,14 @@ def sub(
 
 
 async def _sub(node: Node, out: Output, topic: str, peers: Sequence[str], count: float) -> None:
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub()
     async with (
         node.running(pubsub) as host,
         pubsub.subscribe(topic) as messages,
         trio.open_nursery() as nursery,
     ):
         await join(host, out, peers)
-        nursery.start_soon(fail_when_alone, host, node)
+        nursery.start_soon(fail_when_alone, host, node, pubsub, messages)
         if out.as_json or out.verbose:
             nursery.start_soon(watch_people, host, pubsub, topic, out.result)
         await _print(messages, out, count)
@@ -121,15 +123,14 @@ def pub(
 async def _pub(
     node: Node, out: Output, topic: str, messages: Sequence[str], peers: Sequence[str], wait_for: int
 ) -> None:
-    pubsub = Pubsub(Floodsub())
+    pubsub = Pubsub()
     async with node.running(pubsub) as host:
         await join(host, out, peers)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fail_when_alone, host, node)
+            nursery.start_soon(fail_when_alone, host, node, pubsub)
             await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
             nursery.cancel_scope.cancel()
         published = await _publish(pubsub, topic, messages) if messages else await _publish_lines(pubsub, topic, out)
-        await flush(host, pubsub, topic, published)
     out.result({"topic": topic, "published": published}, f"published {published} to {topic}")
 
 
@@ -145,6 +146,57 @@ async def _publish_lines(pubsub: Pubsub, topic: str, out: Output) -> int:
         await pubsub.publish(topic, line, require_peers=True)
         count += 1
     return count
+
+
+@app.command()
+def mesh(
+    topic: Topic,
+    peers: Peers = None,
+    listen: Listen = None,
+    count: LookCount = 0,
+    interval: Interval = 1.0,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    security: SecurityOption = None,
+    psk: PskFile = None,
+    muxer: MuxerOption = MuxerName.YAMUX,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Join TOPIC and show, again and again, who is in it: whether in our mesh, and the score we give."""
+    _check_company(peers, listen)
+    out = Output(as_json=as_json, verbose=verbose)
+    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
+    run(partial(_mesh, node, out, topic, peers or (), count or math.inf, interval), out)
+
+
+async def _mesh(node: Node, out: Output, topic: str, peers: Sequence[str], count: float, interval: float) -> None:
+    pubsub = Pubsub()
+    async with (
+        node.running(pubsub) as host,
+        pubsub.subscribe(topic),
+        trio.open_nursery() as nursery,
+    ):
+        await join(host, out, peers)
+        nursery.start_soon(fail_when_alone, host, node, pubsub)
+        looks = 0
+        while True:
+            await trio.sleep(interval)
+            _show_mesh(pubsub, out, topic)
+            looks += 1
+            if looks >= count:
+                break
+        nursery.cancel_scope.cancel()
+
+
+def _show_mesh(pubsub: Pubsub, out: Output, topic: str) -> None:
+    members, scores = pubsub.mesh(topic), pubsub.scores()
+    rows = [(peer, peer in members, scores.get(peer, 0.0)) for peer in pubsub.peers(topic)]
+    # The mesh first, the best first.
+    rows.sort(key=lambda row: (not row[1], -row[2]))
+    found = [{"peer": str(peer), "mesh": inside, "score": round(score, 3)} for peer, inside, score in rows]
+    lines = [f"{peer.short()}  {'mesh' if inside else '    '}  {score:8.2f}" for peer, inside, score in rows]
+    out.listing({"topic": topic, "peers": found}, [f"{len(members)} of {len(rows)} peers are in the mesh", *lines])
 
 
 def _check_company(peers: Sequence[str] | None, listen: Sequence[str] | None) -> None:

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import trio
-import trio.testing
 
 from ..abc import Host
-from ..errors import DialError, Libp2pError
+from ..errors import DialError
 from ..events import PeerDisconnected
 from ..peer_id import PeerId
-from ..protocols.ping import ping
-from ..protocols.pubsub import Message, Pubsub, TopicPeerJoined, TopicPeerLeft
+from ..protocols.pubsub import Message, Messages, Pubsub, TopicPeerJoined, TopicPeerLeft
 from ._errors import Failure
 from ._node import Node, announce
 from ._output import DIM, Output, Part
@@ -27,9 +25,8 @@ class Show(Protocol):
     def __call__(self, record: Mapping[str, object], *parts: Part) -> None: ...
 
 
-_FLUSH = 2.0
-"""Seconds for the last messages to arrive."""
-_FLUSH_PINGS = 256
+_GLANCE = 0.02
+"""Seconds between two looks whether the last messages have been read."""
 
 
 async def join(host: Host, out: Output, addrs: Sequence[str]) -> None:
@@ -66,35 +63,17 @@ async def wait_for_company(host: Host, pubsub: Pubsub, topic: str, count: int, *
     raise Failure(f"{len(pubsub.peers(topic))} of {count} peers are subscribed to {topic!r} after {patience:g} s")
 
 
-async def fail_when_alone(host: Host, node: Node) -> None:
-    """Raise when the last peer is gone and nobody can come, for whoever waits would do so for ever."""
+async def fail_when_alone(host: Host, node: Node, pubsub: Pubsub, messages: Messages | None = None) -> None:
+    """Raise when the last peer is gone and nobody can come, for whoever waits would do so for ever.
+
+    Not before everything it sent has been read, and received from ``messages``.
+    """
     with host.subscribe(PeerDisconnected) as events:
         while node.listen or host.connections():
             await events.receive()
+    while pubsub.peers() or (messages is not None and messages.waiting):  # noqa: ASYNC110 - no event says so
+        await trio.sleep(_GLANCE)
     raise Failure("the last peer is gone")
-
-
-async def flush(host: Host, pubsub: Pubsub, topic: str, messages: int) -> None:
-    """Wait until what was published has reached the peers, as far as this host can tell.
-
-    Args:
-        messages: how many there were.
-    """
-    # Pubsub sends in tasks of its own, and drops what is left when the host ends; a peer drops what it has not looked
-    # at when we are gone. When every task waits for the network, ours have done what they can. A peer that answers a
-    # ping has received what was sent before, and for each answer its tasks had a turn, in which one takes a message.
-    with trio.move_on_after(_FLUSH):
-        await trio.testing.wait_all_tasks_blocked()
-        async with trio.open_nursery() as nursery:
-            for peer in pubsub.peers(topic):
-                nursery.start_soon(_ping, host, peer, min(messages + 1, _FLUSH_PINGS))
-
-
-async def _ping(host: Host, peer: PeerId, count: int) -> None:
-    try:
-        await ping(host, peer, count=count)
-    except Libp2pError:
-        pass  # it is gone, or does not speak ping: nothing more can be done for it
 
 
 async def watch_people(host: Host, pubsub: Pubsub, topic: str, show: Show) -> None:

@@ -84,6 +84,19 @@ def test_the_last_peer_leaves() -> None:
             assert second.err.rest() == ["error: the last peer is gone"]
 
 
+def test_the_mesh() -> None:
+    with subscriber("--json") as sub:
+        addr = sub.event("listening")["addrs"][0]
+        options = ("--peer", addr, "--count", "2", "--interval", "0.5")
+        with Program("pubsub", "mesh", "news", *options) as shown:
+            assert shown.end() == 0
+            assert "1 of 1 peers are in the mesh" in shown.out.rest()
+        result = result_of("pubsub", "mesh", "news", *options[:2], "--count", "1", "--json")
+        ((peer, record),) = [(found["peer"], found) for found in result.record["peers"]]
+        assert addr.endswith(peer)
+        assert (record["mesh"], record["score"]) == (True, 0.0)
+
+
 def test_a_chat_of_two_pipes() -> None:
     with Program("chat", "--listen", LOOPBACK, "--json") as ada:
         addr = ada.event("listening")["addrs"][0]

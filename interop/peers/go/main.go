@@ -56,7 +56,7 @@ func supported() features {
 		Securities:  []string{"noise", "tls", "plaintext"},
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
-		PubSub:      []string{"floodsub", "none"},
+		PubSub:      []string{"floodsub", "gossipsub", "none"},
 		PSK:         true,
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}

@@ -116,9 +116,9 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	}
 	n.reportConnections()
 	n.serveStreams()
-	if opts.pubsub == "floodsub" {
-		if n.topics, err = newTopics(ctx, h, out); err != nil {
-			return nil, fmt.Errorf("floodsub: %w", err)
+	if opts.pubsub != "none" {
+		if n.topics, err = newTopics(ctx, h, opts.pubsub, out); err != nil {
+			return nil, fmt.Errorf("%s: %w", opts.pubsub, err)
 		}
 	}
 	// One at a time, as Listen with several is content when one succeeds.

@@ -26,8 +26,12 @@ type topics struct {
 	subs   map[string]*pubsub.Subscription
 }
 
-func newTopics(ctx context.Context, h host.Host, out *lineWriter) (*topics, error) {
-	ps, err := pubsub.NewFloodSub(ctx, h,
+func newTopics(ctx context.Context, h host.Host, router string, out *lineWriter) (*topics, error) {
+	start := pubsub.NewFloodSub
+	if router == "gossipsub" {
+		start = pubsub.NewGossipSub
+	}
+	ps, err := start(ctx, h,
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),

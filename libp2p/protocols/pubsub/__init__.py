@@ -5,10 +5,13 @@
 
 from ._codec import Message, MessageId, RpcLimits
 from ._config import PubsubConfig
-from ._errors import MessageRefused, MessageTooLarge, NoPeers, PubsubError
+from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow, PubsubError
 from ._events import TopicPeerJoined, TopicPeerLeft
 from ._floodsub import FLOODSUB, Floodsub, FloodsubConfig
+from ._gossipsub import MESHSUB_10, MESHSUB_11, MESHSUB_12, Gossipsub
+from ._gossipsub_config import GossipsubConfig
 from ._router import Fault, Router, Verdict
+from ._score_config import PeerScoreConfig, ScoreThresholds, TopicScore
 from ._service import Pubsub
 from ._signing import SignaturePolicy
 from ._subscriber import Messages
@@ -16,9 +19,14 @@ from ._validation import MessageIdFunction, MonotonicSeqno, Validator
 
 __all__ = [
     "FLOODSUB",
+    "MESHSUB_10",
+    "MESHSUB_11",
+    "MESHSUB_12",
     "Fault",
     "Floodsub",
     "FloodsubConfig",
+    "Gossipsub",
+    "GossipsubConfig",
     "Message",
     "MessageId",
     "MessageIdFunction",
@@ -27,14 +35,18 @@ __all__ = [
     "Messages",
     "MonotonicSeqno",
     "NoPeers",
+    "PeerScoreConfig",
+    "PeersTooSlow",
     "Pubsub",
     "PubsubConfig",
     "PubsubError",
     "Router",
     "RpcLimits",
+    "ScoreThresholds",
     "SignaturePolicy",
     "TopicPeerJoined",
     "TopicPeerLeft",
+    "TopicScore",
     "Validator",
     "Verdict",
 ]

@@ -31,8 +31,6 @@ _MAX_VARINT_LENGTH = 10  # of protobuf, which has 64 bits
 
 # RPC
 _SUBSCRIPTIONS, _PUBLISH, _CONTROL = 1, 2, 3
-# IHAVE, IWANT, GRAFT, PRUNE, IDONTWANT
-_CONTROL_ENTRIES = frozenset(number << 3 | proto.BYTES for number in (1, 2, 3, 4, 5))
 # SubOpts
 _SUBSCRIBE, _TOPIC_ID, _REQUESTS_PARTIAL, _SUPPORTS_PARTIAL = 1, 2, 3, 4
 # Message
@@ -46,9 +44,10 @@ class RpcLimits:
     size: int = 1024 * 1024
     """Bytes of an RPC (specs; go, nim)."""
     entries: int = 5000
-    """Subscriptions, messages, control entries and the items in those, together (js; case G1)."""
-    control_size: int = 16 * 1024
-    """Bytes of control entries (rust)."""
+    """Subscriptions, messages and control entries, together (js; case G1)."""
+    control_size: int = 512 * 1024
+    """Bytes of control entries. go puts up to 5,000 ids into one IHAVE, some 240 kB of them, and the IHAVEs of several
+    topics into one RPC. Control entries stay bytes here; whoever decodes them stops at a number of ids (case G1)."""
 
     def __post_init__(self) -> None:
         if min(self.size, self.entries, self.control_size) < 1:
@@ -138,7 +137,7 @@ def decode_rpc(data: bytes, limits: RpcLimits) -> Rpc:
     control: list[bytes] = []
     extensions: list[bytes] = []
     entries = 0
-    for tag, begin, start, stop in _walk(data, 0, len(data)):
+    for tag, begin, start, stop in walk(data, 0, len(data)):
         entries += 1
         if tag == _PUBLISH << 3 | proto.BYTES:
             publish.append(data[start:stop])
@@ -146,7 +145,6 @@ def decode_rpc(data: bytes, limits: RpcLimits) -> Rpc:
             subscriptions.append((start, stop))
         elif tag == _CONTROL << 3 | proto.BYTES:
             control.append(data[start:stop])
-            # Control entries are one level below, and what matters about them is how many ids they hold.
             entries += _count(data, start, stop, limits.entries - entries)
         else:
             extensions.append(data[begin:stop])
@@ -164,25 +162,22 @@ def decode_rpc(data: bytes, limits: RpcLimits) -> Rpc:
 
 
 def _count(data: bytes, start: int, stop: int, limit: int) -> int:
-    """How many entries a control message has, and items in them; at most a little more than ``limit``."""
+    """How many entries a control message has; at most a little more than ``limit``."""
     count = 0
-    for tag, _, inner_start, inner_stop in _walk(data, start, stop):
+    for _ in walk(data, start, stop):
         count += 1
-        if tag in _CONTROL_ENTRIES:
-            for _ in _walk(data, inner_start, inner_stop):
-                count += 1
-                if count > limit:
-                    return count
+        if count > limit:
+            break
     return count
 
 
 def _decode_subscription(data: bytes, start: int, stop: int) -> Subscription | None:
     flags = {_SUBSCRIBE: False, _REQUESTS_PARTIAL: False, _SUPPORTS_PARTIAL: False}
     topic: str | None = None
-    for tag, _, value_start, value_stop in _walk(data, start, stop):
+    for tag, _, value_start, value_stop in walk(data, start, stop):
         number = tag >> 3
         if tag == _TOPIC_ID << 3 | proto.BYTES:
-            topic = _text(data[value_start:value_stop])
+            topic = read_text(data[value_start:value_stop])
         elif number in flags and tag & 7 == proto.VARINT:
             flags[number] = any(byte & 0x7F for byte in data[value_start:value_stop])
     if not topic:
@@ -239,10 +234,10 @@ def decode_message(raw: bytes, received_from: PeerId) -> Message:
         DecodeError: it is malformed, has no topic or none in UTF-8, or its author is no peer id.
     """
     fields: dict[int, bytes] = {}
-    for tag, _, start, stop in _walk(raw, 0, len(raw)):
+    for tag, _, start, stop in walk(raw, 0, len(raw)):
         if tag & 7 == proto.BYTES:
             fields[tag >> 3] = raw[start:stop]
-    topic = _text(fields.get(_TOPIC, b""))
+    topic = read_text(fields.get(_TOPIC, b""))
     if not topic:
         raise DecodeError("a message without a topic, or with one that is not UTF-8")
     author, seqno, data = fields.get(_FROM), fields.get(_SEQNO), fields.get(_DATA, b"")
@@ -283,7 +278,7 @@ def encode_message(
 def signed_bytes(raw: bytes) -> bytes:
     """Return what the signature of the encoded message ``raw`` is over: itself without signature and key (PS6)."""
     parts = [SIGNATURE_PREFIX]
-    for tag, begin, _, stop in _walk(raw, 0, len(raw)):
+    for tag, begin, _, stop in walk(raw, 0, len(raw)):
         if tag >> 3 not in (_SIGNATURE, _KEY):
             parts.append(raw[begin:stop])
     return b"".join(parts)
@@ -292,7 +287,7 @@ def signed_bytes(raw: bytes) -> bytes:
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
-def _walk(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def walk(data: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """The fields between ``position`` and ``end``: tag, where the field begins, where its value starts and stops.
 
     Raises:
@@ -334,7 +329,13 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     raise DecodeError("a number is truncated or too long")
 
 
-def _text(value: bytes) -> str | None:
+def read_number(data: bytes, start: int, stop: int) -> int:
+    """The value of a varint field that :func:`walk` found between ``start`` and ``stop``."""
+    return _varint(data, start, stop)[0]
+
+
+def read_text(value: bytes) -> str | None:
+    """``value`` as UTF-8; None when it is not."""
     try:
         return value.decode()
     except UnicodeDecodeError:

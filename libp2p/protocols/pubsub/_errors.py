@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import ServiceError
+from ._codec import MessageId
 from ._router import Verdict
 
 
@@ -40,6 +41,27 @@ class NoPeers(PubsubError):
 
     def __str__(self) -> str:
         return f"no peer of this host is subscribed to {self.topic!r}"
+
+
+class PeersTooSlow(PubsubError):
+    """Every peer that was to get the message has its queue full, and took nothing for as long as was waited.
+
+    The message was not sent to anybody. It is kept for some heartbeats, and peers that ask for it will get it.
+
+    Attributes:
+        topic: the topic.
+        message_id: the id of the message.
+        peers: how many there were.
+    """
+
+    def __init__(self, topic: str, message_id: MessageId, peers: int) -> None:
+        super().__init__(topic, message_id, peers)
+        self.topic = topic
+        self.message_id = message_id
+        self.peers = peers
+
+    def __str__(self) -> str:
+        return f"none of {self.peers} peers takes messages of {self.topic!r}: publish slower, or raise publish_patience"
 
 
 class MessageRefused(PubsubError):

@@ -73,7 +73,9 @@ class Floodsub(Router):
         """Only floodsub."""
         return (FLOODSUB,)
 
-    def peer_joined(self, peer: PeerId, protocol: ProtocolId, now: float) -> list[Action]:
+    def peer_joined(
+        self, peer: PeerId, protocol: ProtocolId, now: float, *, outbound: bool = False, addresses: Sequence[str] = ()
+    ) -> list[Action]:
         """See :class:`Router`."""
         self._topics.add(peer)
         return []

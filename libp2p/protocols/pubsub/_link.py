@@ -19,6 +19,8 @@ from ._outbox import Outbox
 
 MAX_ATTEMPTS = 4
 """Streams opened to one peer in a row (go ``MaxBackoffAttempts``)."""
+FAREWELL = 1.0
+"""Seconds to send what is queued when the host closes (closing never waits longer for a peer)."""
 _FIRST_DELAY, _MAX_DELAY = 0.1, 10.0
 """Seconds between two attempts: doubling, with jitter (go)."""
 _STABLE = 60.0
@@ -31,9 +33,10 @@ class Link:
 
     Attributes:
         joined: set when the outbound stream is there for the first time, or never will be.
-        scope: around the task that writes.
+        scope: around the task that writes; shielded, so that it may say goodbye when the service is cancelled.
         inbound: the stream that is read; None while there is none.
         validations: as many asynchronous validations of this peer's messages as may still start.
+        leaving: whether the peer is not connected any more, and only what it has sent is still read.
         gone: whether the link has ended.
     """
 
@@ -41,9 +44,16 @@ class Link:
     outbox: Outbox
     validations: trio.Semaphore
     joined: trio.Event = field(default_factory=trio.Event)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    scope: trio.CancelScope = field(default_factory=lambda: trio.CancelScope(shield=True))
     inbound: Stream | None = None
+    leaving: bool = False
     gone: bool = False
+
+    def say_farewell(self) -> None:
+        """Send what is queued, in at most :data:`FAREWELL` seconds, then stop writing."""
+        # Not cancelled where there is a stream: that would reset it, and cost the peer what it has not read yet.
+        self.outbox.finish()
+        self.scope.deadline = trio.current_time() + FAREWELL if self.joined.is_set() else trio.current_time()
 
     def end(self) -> None:
         """Nobody uses it any more."""
@@ -64,7 +74,7 @@ async def keep_writing(
     host: Host,
     link: Link,
     protocols: Sequence[ProtocolId],
-    opened: Callable[[Link, ProtocolId], None],
+    opened: Callable[[Link, Stream], None],
     rng: random.Random,
 ) -> None:
     """Write what is in the link's outbox, on as many streams as it takes.
@@ -73,7 +83,8 @@ async def keep_writing(
         opened: called for each stream before anything is sent on it.
 
     Returns:
-        When the peer is not connected any more, does not speak the protocols, or ends every stream.
+        When the outbox has finished, or the peer is not connected any more, does not speak the protocols, or ends every
+        stream.
     """
     attempts, speaks = 0, True
     while speaks and attempts < MAX_ATTEMPTS and (connection := usable_connection(host, link.peer)) is not None:
@@ -83,8 +94,9 @@ async def keep_writing(
         started = trio.current_time()
         try:
             async with await connection.open_stream(*protocols) as stream:
-                opened(link, stream.protocol or protocols[0])
+                opened(link, stream)
                 await _write(link.outbox, stream)
+                return
         except* NegotiationError:
             speaks = False
         except* (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -92,14 +104,21 @@ async def keep_writing(
 
 
 async def _write(outbox: Outbox, stream: Stream) -> None:
-    """Write until the stream ends. Always raises."""
+    """Write until the outbox has finished and the peer has read everything. Raises when the stream ends before."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch, stream)
-        while True:
-            await stream.send_all(await outbox.next_batch())
+        nursery.start_soon(_watch, outbox, stream, nursery.cancel_scope)
+        while (batch := await outbox.next_batch()) is not None:
+            await stream.send_all(batch)
+        # Whoever reads to the end closes its side, too. Some (js) drop what is unread when the connection ends.
+        await stream.send_eof()
+        await trio.sleep_forever()
 
 
-async def _watch(stream: Stream) -> None:
-    """Wait for the end of a stream on which nothing is to be read. Always raises."""
+async def _watch(outbox: Outbox, stream: Stream, scope: trio.CancelScope) -> None:
+    """Wait for the end of a stream on which nothing is to be read. Raises, unless it was to end."""
     said = await stream.receive_some(1)
-    raise RemoteProtocolError("the peer wrote on our stream" if said else "the peer closed our stream")
+    if said:
+        raise RemoteProtocolError("the peer wrote on our stream")
+    if not outbox.finished:
+        raise RemoteProtocolError("the peer closed our stream")
+    scope.cancel()

@@ -9,18 +9,20 @@ The writer takes everything that is there, as one piece for one ``send_all``.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 
 from trio.lowlevel import ParkingLot
 
 from ...wire.framing import frame
-from ._codec import Subscription, encode_control, encode_subscription, pack
+from ._codec import MessageId, Subscription, encode_control, encode_subscription, pack
 
 MAX_CONTROL_ENTRIES = 256
 """Control entries that wait for one peer."""
 _RPC_SIZE = 16 * 1024
 """Bytes of subscriptions and control entries put into one RPC (what rust takes)."""
+_CONTROL_SIZE = _RPC_SIZE - 4
+"""Bytes of control entries put into one, without the field around them."""
 _RPC_SUBSCRIPTIONS = 100
 """Subscriptions put into one RPC (what rust takes)."""
 _BATCH_SIZE = 256 * 1024
@@ -35,6 +37,7 @@ class Outbox:
         max_bytes: bytes of messages, and of control entries, that wait. One message is always taken.
 
     Attributes:
+        finished: whether nothing more will be queued.
         stalled: whether somebody waited for room in vain and nothing was sent since.
     """
 
@@ -43,10 +46,12 @@ class Outbox:
         self._max_bytes = max_bytes
         self._subscriptions: dict[str, bool] = {}
         self._extensions: list[bytes] = []
-        self._control: deque[bytes] = deque()
+        self._control: list[bytes] = []
         self._control_bytes = 0
-        self._messages: deque[bytes] = deque()
+        # Ordered: finding the first of a plain dict after many deletions at the front takes linear time.
+        self._messages: OrderedDict[MessageId, bytes] = OrderedDict()
         self._message_bytes = 0
+        self.finished = False
         self._closed = False
         self._writer = ParkingLot()
         self._publishers = ParkingLot()
@@ -83,14 +88,31 @@ class Outbox:
         count = len(self._messages)
         return count < self._max_messages and (not count or self._message_bytes + size <= self._max_bytes)
 
-    def add_message(self, framed: bytes) -> bool:
-        """Queue a message, already an RPC behind its length; False when there is no room."""
+    def add_message(self, message_id: MessageId, framed: bytes) -> bool:
+        """Queue a message, already an RPC behind its length; False when there is no room.
+
+        One that is queued already is not queued twice.
+        """
+        if message_id in self._messages:
+            return True
         if not self.has_room(len(framed)):
             return False
-        self._messages.append(framed)
+        self._messages[message_id] = framed
         self._message_bytes += len(framed)
         self._wake_writer()
         return True
+
+    def remove_messages(self, ids: Iterable[MessageId]) -> int:
+        """Drop those of ``ids`` that are queued; how many there were."""
+        removed = 0
+        for message_id in ids:
+            framed = self._messages.pop(message_id, None)
+            if framed is not None:
+                self._message_bytes -= len(framed)
+                removed += 1
+        if removed:
+            self._publishers.unpark_all()
+        return removed
 
     async def wait_for_room(self, size: int) -> bool:
         """Wait until a message of ``size`` bytes would be taken. False when the outbox was closed instead."""
@@ -100,15 +122,17 @@ class Outbox:
 
     # --- emptying
 
-    async def next_batch(self) -> bytes:
-        """Wait for something to send and take as much as one ``send_all`` should get."""
+    async def next_batch(self) -> bytes | None:
+        """Wait for something to send and take as much as one ``send_all`` should get. None: that was the last."""
         while self.is_empty:
+            if self.finished:
+                return None
             await self._writer.park()
         parts = [frame(rpc) for rpc in self._take_news()]
         size = 0
         messages = self._messages
-        while messages and (not size or size + len(messages[0]) <= _BATCH_SIZE):
-            framed = messages.popleft()
+        while messages and (not size or size + len(next(iter(messages.values()))) <= _BATCH_SIZE):
+            _, framed = messages.popitem(last=False)
             size += len(framed)
             parts.append(framed)
         self._message_bytes -= size
@@ -117,27 +141,36 @@ class Outbox:
             self._publishers.unpark_all()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _take_news(self) -> Iterable[bytes]:
-        """RPCs of extensions, control entries and subscriptions. What a stream has to begin with comes first."""
+    def _take_news(self) -> Iterator[bytes]:
+        """RPCs of extensions, subscriptions and control entries. What a stream has to begin with comes first.
+
+        An RPC has one field of control entries at most: js takes the last of several.
+        """
         fields = list(self._extensions)
-        fields += [encode_control(control) for control in self._control]
         fields += [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
+        # Two of these never fit into one RPC.
+        fields += map(encode_control, pack(self._control, size=_CONTROL_SIZE, count=MAX_CONTROL_ENTRIES))
+        self._clear_news()
+        return pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS)
+
+    def _clear_news(self) -> None:
         self._subscriptions.clear()
         self._extensions.clear()
         self._control.clear()
         self._control_bytes = 0
-        return pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS) if fields else ()
 
     def restart(self, topics: Iterable[str]) -> None:
         """A new stream begins: with all of ``topics``, and without what was meant for the last one.
 
         Messages stay. They are for the peer, not for the stream.
         """
-        self._subscriptions.clear()
-        self._extensions.clear()
-        self._control.clear()
-        self._control_bytes = 0
+        self._clear_news()
         self.announce(topics, subscribe=True)
+
+    def finish(self) -> None:
+        """Send what is there, and nothing that comes later matters."""
+        self.finished = True
+        self._wake_writer()
 
     def close(self) -> None:
         """Nothing will be sent any more."""

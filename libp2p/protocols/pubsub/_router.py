@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...abc import ProtocolId
@@ -41,7 +41,7 @@ class Fault(enum.Enum):
     """It says to be ours, and comes from somebody else."""
     MISSING_AUTHOR = "missing_author"
     BAD_SEQNO = "bad_seqno"
-    """Missing, or not eight bytes."""
+    """Missing, empty, or longer than eight bytes. (js leaves out zeros in front.)"""
     MISSING_SIGNATURE = "missing_signature"
     UNEXPECTED_SIGNATURE = "unexpected_signature"
     """The policy has no room for an author, a sequence number, a signature or a key."""
@@ -87,6 +87,41 @@ class SendControl(Action):
 
 
 @dataclass(slots=True)
+class SendPrune(Action):
+    """Send a PRUNE to ``peer``.
+
+    Attributes:
+        backoff: seconds it is to stay away; None where its protocol has no such thing.
+        exchange: peers to propose to it, with the signed records that are known of them.
+    """
+
+    peer: PeerId
+    topic: str
+    backoff: float | None
+    exchange: tuple[PeerId, ...] = ()
+
+
+@dataclass(slots=True)
+class Unqueue(Action):
+    """Of what waits to be sent to ``peer``, drop these messages: it has them."""
+
+    peer: PeerId
+    ids: tuple[MessageId, ...]
+
+
+@dataclass(slots=True)
+class Connect(Action):
+    """Try to connect to ``peer``.
+
+    Attributes:
+        record: a signed peer record somebody sent, not verified; empty for none.
+    """
+
+    peer: PeerId
+    record: bytes = b""
+
+
+@dataclass(slots=True)
 class Deliver(Action):
     """Give ``message`` to the subscribers on this host."""
 
@@ -129,8 +164,17 @@ class Router(ABC):
         """The protocol ids it speaks, best first."""
 
     @abstractmethod
-    def peer_joined(self, peer: PeerId, protocol: ProtocolId, now: float) -> list[Action]:
-        """``peer`` can be reached with ``protocol``. May come again, when it turns out to speak another one."""
+    def peer_joined(
+        self, peer: PeerId, protocol: ProtocolId, now: float, *, outbound: bool = False, addresses: Sequence[str] = ()
+    ) -> list[Action]:
+        """``peer`` can be reached with ``protocol``.
+
+        May come again, with another protocol perhaps: then what was sent before and has not arrived is lost.
+
+        Args:
+            outbound: whether it was dialled from here.
+            addresses: IP addresses it is connected from.
+        """
 
     @abstractmethod
     def peer_left(self, peer: PeerId, now: float) -> list[Action]:
@@ -174,6 +218,14 @@ class Router(ABC):
     @abstractmethod
     def peers(self, topic: str | None = None) -> Sequence[PeerId]:
         """The peers that are subscribed to ``topic``, or all that have joined."""
+
+    def mesh(self, topic: str) -> Sequence[PeerId]:
+        """The peers that messages of ``topic`` are forwarded to at once; none for routers without a mesh."""
+        return ()
+
+    def scores(self, now: float) -> Mapping[PeerId, float]:
+        """What peers are worth; empty for routers that keep no scores."""
+        return {}
 
     @abstractmethod
     def handle_timeout(self, now: float) -> list[Action]:

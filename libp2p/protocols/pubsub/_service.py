@@ -18,21 +18,25 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ...abc import Host, ProtocolId, Service, Stream, StreamHandler
+from ...abc import Direction, Host, ProtocolId, Service, Stream, StreamHandler
+from ...addressing import host_port, is_relay
 from ...errors import DecodeError, RemoteProtocolError
 from ...events import PeerDisconnected, PeerIdentified
 from ...peer_id import PeerId
 from ...wire.framing import FrameBuffer
 from ._codec import Message, MessageId, decode_message, decode_rpc, frame_publish, rpc_overhead
 from ._config import PubsubConfig
-from ._errors import MessageRefused, MessageTooLarge, NoPeers
+from ._control import Exchanged, Prune, encode_prune
+from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow
 from ._events import TopicPeerJoined, TopicPeerLeft
-from ._floodsub import Floodsub
+from ._exchange import Connector
+from ._gossipsub import Gossipsub
 from ._link import Link, keep_writing, usable_connection
 from ._outbox import Outbox
 from ._router import (
     Action,
     Authenticate,
+    Connect,
     Count,
     Deliver,
     PeerSubscribed,
@@ -40,6 +44,8 @@ from ._router import (
     Router,
     SendControl,
     SendMessage,
+    SendPrune,
+    Unqueue,
     Validate,
     Verdict,
 )
@@ -65,14 +71,14 @@ class Pubsub(Service):
     One object serves one host. Its methods raise ``RuntimeError`` while the host is not running.
 
     Args:
-        router: who gets which message; by default :class:`Floodsub`.
+        router: who gets which message; by default :class:`Gossipsub` with its default parameters.
         signature_policy: whether messages are signed, and which are taken. Everybody in a network needs the same.
         message_id: what tells messages apart, for topics that :meth:`set_message_id` was not called for; by default
             author and sequence number, or SHA-256 of the data where there is none.
         validators: asked about the messages of all topics, before the topic's own.
         config: bounds.
         clock: wall clock in seconds since 1970, from which sequence numbers start.
-        rng: spreads attempts to reopen streams.
+        rng: spreads attempts to reopen streams, and chooses peers in the default router.
     """
 
     def __init__(
@@ -86,15 +92,16 @@ class Pubsub(Service):
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        self._router = router or Floodsub()
+        self._rng = rng or random.Random()
+        self._router = router or Gossipsub(self._rng)
         self._policy = signature_policy
         self._config = config or PubsubConfig()
         self._clock = clock
-        self._rng = rng or random.Random()
         self._application = Application(validators, message_id)
         self._subscribers = Subscribers()
         self._newcomers = trio.lowlevel.ParkingLot()
         self._links: dict[PeerId, Link] = {}
+        self._connector = Connector(self._count)
         self._counters: dict[str, int] = {}
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
@@ -153,6 +160,8 @@ class Pubsub(Service):
             MessageTooLarge: it does not fit into one RPC.
             MessageRefused: a validator of this host does not want it.
             NoPeers: no peer is known to be subscribed, and ``require_peers``.
+            PeersTooSlow: no peer took the message within :attr:`PubsubConfig.publish_patience`. (When some did and some
+                did not, that is counted: the others hear of the message later, and may ask for it.)
             ValueError: the topic is empty.
         """
         host, signer = self._running()
@@ -203,6 +212,14 @@ class Pubsub(Service):
         """The peers that are subscribed to ``topic``; without a topic, all that speak pubsub with this host."""
         return self._router.peers(topic)
 
+    def mesh(self, topic: str) -> Sequence[PeerId]:
+        """The peers in the mesh of ``topic``: those that get its messages at once."""
+        return self._router.mesh(topic)
+
+    def scores(self) -> Mapping[PeerId, float]:
+        """What the peers are worth to the router, see :class:`PeerScoreConfig`."""
+        return self._router.scores(trio.current_time())
+
     async def wait_for_peers(self, topic: str, count: int = 1) -> None:
         """Wait until at least ``count`` peers are subscribed to ``topic``."""
         await trio.lowlevel.checkpoint()
@@ -218,8 +235,8 @@ class Pubsub(Service):
         ``published``, and of these ``published_to_nobody``; ``delivered``; ``duplicates``; ``accept``, ``reject`` and
         ``ignore`` by verdict; ``validator_timeouts``; ``malformed``, ``not_subscribed`` and the values of
         :class:`Fault` for messages that were dropped on arrival; ``dropped_outbound`` and ``dropped_control`` for full
-        queues of peers; ``lost`` for full queues of subscribers; ``subscriptions_left_out``; and what the router
-        counts.
+        queues of peers; ``not_wanted_any_more`` for what was taken out of them in time; ``lost`` for full queues of
+        subscribers; ``subscriptions_left_out``; and what the router counts.
         """
         return dict(self._counters)
 
@@ -237,11 +254,17 @@ class Pubsub(Service):
                     for connection in host.connections():
                         self._consider(host, connection.peer)
                     task_status.started()
-                    async for event in events:
-                        if isinstance(event, PeerIdentified):
-                            self._consider(host, event.peer)
-                        elif isinstance(event, PeerDisconnected) and not host.connections(event.peer):
-                            self._end_link(event.peer)
+                    try:
+                        async for event in events:
+                            if isinstance(event, PeerIdentified):
+                                self._consider(host, event.peer)
+                            elif isinstance(event, PeerDisconnected) and not host.connections(event.peer):
+                                self._lose(event.peer)
+                    finally:
+                        # From here on nobody new: a link that starts now would never be told to end.
+                        self._nursery = None
+                        for link in self._links.values():
+                            link.say_farewell()
         finally:
             self._host = self._nursery = self._signer = None
             self._subscribers.end()
@@ -293,19 +316,45 @@ class Pubsub(Service):
             with link.scope:
                 await keep_writing(host, link, self._router.protocols, self._opened, self._rng)
         finally:
-            if not link.gone:
-                self._end_link(link.peer)
+            if not link.gone and not link.leaving:
+                if host.connections(link.peer):
+                    self._end_link(link.peer)  # it does not want to hear us, so it is not heard
+                else:
+                    self._lose(link.peer)
+
+    def _lose(self, peer: PeerId) -> None:
+        """The last connection to ``peer`` is gone. What it sent before may still be waiting to be read."""
+        link = self._links.get(peer)
+        if link is not None and link.inbound is not None and link.joined.is_set():
+            link.leaving = True
+            link.scope.cancel()
+        else:
+            self._end_link(peer)
 
     def _end_link(self, peer: PeerId) -> None:
         link = self._links.pop(peer, None)
         if link is not None:
             link.end()
             self._perform(self._router.peer_left(peer, trio.current_time()))
+            if link.leaving and self._host is not None and self._nursery is not None:
+                # It may have come back meanwhile.
+                self._consider(self._host, peer)
 
-    def _opened(self, link: Link, protocol: ProtocolId) -> None:
+    def _opened(self, link: Link, stream: Stream) -> None:
+        host, _ = self._running()
         link.outbox.restart(self._subscribers)
-        self._perform(self._router.peer_joined(link.peer, protocol, trio.current_time()))
+        # The address of a relay says nothing about the peer behind it.
+        direct = [connection for connection in host.connections(link.peer) if not is_relay(connection.remote_addr)]
+        known = [host_port(connection.remote_addr) for connection in direct]
+        actions = self._router.peer_joined(
+            link.peer,
+            stream.protocol or self._router.protocols[0],
+            trio.current_time(),
+            outbound=stream.connection.direction is Direction.OUTBOUND,
+            addresses=[found[0] for found in known if found is not None],
+        )
         link.joined.set()
+        self._perform(actions)
 
     async def _receive(self, stream: Stream) -> None:
         """Read what the peer sends, on the stream it opened, to which nothing is ever written."""
@@ -330,6 +379,8 @@ class Pubsub(Service):
         finally:
             if link.inbound is stream:
                 link.inbound = None
+                if link.leaving and not link.gone:
+                    self._end_link(peer)
 
     # --- messages of others
 
@@ -426,21 +477,24 @@ class Pubsub(Service):
         """Queue ``message`` for everybody at once, then wait for those who have no room."""
         framed = frame_publish(message.raw)
         outboxes = [link.outbox for peer in peers if (link := self._links.get(peer)) is not None]
-        full = [outbox for outbox in outboxes if not outbox.add_message(framed)]
+        full = [outbox for outbox in outboxes if not outbox.add_message(message.id, framed)]
         if not full:
             return
         patient = [outbox for outbox in full if not outbox.stalled]
-        self._drop_outbound(len(full) - len(patient))
+        missed = len(full) - len(patient)
         with trio.move_on_after(self._config.publish_patience):
             while patient:
-                if await patient[0].wait_for_room(len(framed)) and not patient[0].add_message(framed):
+                if await patient[0].wait_for_room(len(framed)) and not patient[0].add_message(message.id, framed):
                     continue  # another publisher was quicker
                 patient.pop(0)
         for outbox in patient:
             # Whoever was waited for must not cost the others, who may have got room meanwhile, the message.
-            if not outbox.add_message(framed):
+            if not outbox.add_message(message.id, framed):
                 outbox.stalled = True
-                self._drop_outbound(1)
+                missed += 1
+        self._drop_outbound(missed)
+        if missed == len(outboxes):
+            raise PeersTooSlow(message.topic, message.id, missed)
 
     def _drop_outbound(self, count: int) -> None:
         if count:
@@ -460,6 +514,12 @@ class Pubsub(Service):
                 self._deliver(action.message, own=False)
             elif isinstance(action, SendControl):
                 self._send_control(action)
+            elif isinstance(action, SendPrune):
+                self._send_prune(action)
+            elif isinstance(action, Unqueue):
+                self._unqueue(action)
+            elif isinstance(action, Connect):
+                self._connect(action)
             elif isinstance(action, Count):
                 self._count(action.what, action.by)
             elif isinstance(action, PeerSubscribed):
@@ -473,12 +533,30 @@ class Pubsub(Service):
     def _forward(self, action: SendMessage) -> None:
         framed = frame_publish(action.message.raw)
         links = [self._links.get(peer) for peer in action.peers]
-        self._drop_outbound(sum([link is None or not link.outbox.add_message(framed) for link in links]))
+        self._drop_outbound(
+            sum([link is None or not link.outbox.add_message(action.message.id, framed) for link in links])
+        )
 
     def _send_control(self, action: SendControl) -> None:
         link = self._links.get(action.peer)
         if link is None or not link.outbox.add_control(action.control, action.extensions):
             self._count("dropped_control")
+
+    def _send_prune(self, action: SendPrune) -> None:
+        host, _ = self._running()
+        known = [(peer, host.peerstore.envelope(peer)) for peer in action.exchange]
+        # Without a record it would not be believed.
+        peers = tuple([Exchanged(peer, record) for peer, record in known if record is not None])
+        self._send_control(SendControl(action.peer, encode_prune(Prune(action.topic, action.backoff, peers))))
+
+    def _unqueue(self, action: Unqueue) -> None:
+        link = self._links.get(action.peer)
+        if link is not None and (removed := link.outbox.remove_messages(action.ids)):
+            self._count("not_wanted_any_more", removed)
+
+    def _connect(self, action: Connect) -> None:
+        if self._host is not None and self._nursery is not None:
+            self._connector.want(self._nursery, self._host, action.peer, action.record)
 
     def _deliver(self, message: Message, *, own: bool) -> None:
         delivered, dropped = self._subscribers.deliver(message, own=own)

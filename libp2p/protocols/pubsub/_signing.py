@@ -15,6 +15,8 @@ from ._codec import Message, encode_message, signed_bytes
 from ._router import Fault
 
 SEQNO_LENGTH = 8
+_FIRST_SEQNO = 1 << 56
+"""The smallest number without zeros in front: js leaves those out, and so changes what was signed."""
 _KEYS_REMEMBERED = 1024
 """Authors whose parsed keys are kept: parsing one costs about as much as verifying with it."""
 
@@ -43,7 +45,7 @@ class Signer:
     Args:
         policy: what is required of messages, and done to our own.
         key: the key of this host.
-        seqno: the first sequence number; growing from one start of the host to the next.
+        seqno: the sequence number to start from, of at most 63 bits; growing from one start of the host to the next.
     """
 
     def __init__(self, policy: SignaturePolicy, key: PrivateKey, *, seqno: int) -> None:
@@ -52,7 +54,7 @@ class Signer:
         self._local = PeerId.from_key(key.public_key)
         # The id holds short keys; js attaches the key always, everybody accepts both (PS7).
         self._attached = None if _embedded_key(self._local) else key.public_key.marshal()
-        self._seqno = seqno
+        self._seqno = max(seqno, _FIRST_SEQNO)
         self._keys: LruMap[PeerId, PublicKey] = LruMap(_KEYS_REMEMBERED)
 
     def sign(self, topic: str, data: bytes) -> bytes:
@@ -60,7 +62,7 @@ class Signer:
         if not self._policy.signs:
             return encode_message(topic=topic, data=data)
         self._seqno += 1
-        author, seqno = bytes(self._local), (self._seqno % (1 << 64)).to_bytes(SEQNO_LENGTH, "big")
+        author, seqno = bytes(self._local), self._seqno.to_bytes(SEQNO_LENGTH, "big")
         unsigned = encode_message(topic=topic, data=data, author=author, seqno=seqno)
         return encode_message(
             topic=topic,
@@ -87,7 +89,7 @@ class Signer:
             return Fault.MISSING_SIGNATURE
         if message.author is None:
             return Fault.MISSING_AUTHOR
-        if message.seqno is None or len(message.seqno) != SEQNO_LENGTH:
+        if not message.seqno or len(message.seqno) > SEQNO_LENGTH:
             return Fault.BAD_SEQNO
         key = self._key_of(message.author, message.key)
         if key is None:

@@ -36,6 +36,11 @@ class Messages(ReceiveChannel[Message]):
         self._ended = False
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are held."""
+        return len(self._queue)
+
     def receive_nowait(self) -> Message:
         """Return the next message.
 

@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from libp2p.abc import Host, Stream, StreamHandler
+from libp2p.abc import Host, ProtocolId, Stream, StreamHandler
 from libp2p.protocols.pubsub import FLOODSUB, Messages, Pubsub, RpcLimits
 from libp2p.protocols.pubsub._codec import Rpc, Subscription, decode_rpc, encode_message, encode_publish, encode_rpc
+from libp2p.protocols.pubsub._control import Control, decode_control
 from libp2p.protocols.pubsub._signing import SignaturePolicy, Signer
 from libp2p.testing import memory_network
 from libp2p.testing.network import Hosts, open_memory_host
+from libp2p.transports.memory import MemoryNetwork
 from libp2p.wire.framing import FrameBuffer, frame
 from tests.protocols.waiting import settled
 
@@ -55,20 +57,23 @@ async def subscribed(
 
 
 class RawPeer:
-    """A peer that speaks floodsub by hand.
+    """A peer that speaks pubsub by hand.
 
     Attributes:
+        network: where it is.
         handler: what is done with streams the other side opens.
         received: the RPCs that came on streams the other side opened.
         inbound: those streams.
         read: whether anything is read from them.
     """
 
-    def __init__(self, host: Host, victim: Host) -> None:
+    def __init__(self, host: Host, victim: Host, protocol: ProtocolId = FLOODSUB) -> None:
+        self.network: MemoryNetwork | None = None
         self.host = host
         self.victim = victim
+        self.protocol = protocol
         self.handler: StreamHandler = self.serve
-        self.registration = host.handle(FLOODSUB, lambda stream: self.handler(stream))
+        self.registration = host.handle(protocol, lambda stream: self.handler(stream))
         self.received: list[Rpc] = []
         self.inbound: list[Stream] = []
         self.read = trio.Event()
@@ -85,7 +90,7 @@ class RawPeer:
             await self.read.wait()
 
     async def open(self) -> Stream:
-        self.stream = await self.host.open_stream(self.victim.local_peer, FLOODSUB)
+        self.stream = await self.host.open_stream(self.victim.local_peer, self.protocol)
         return self.stream
 
     async def send(self, rpc: Rpc) -> None:
@@ -101,6 +106,10 @@ class RawPeer:
     async def publish(self, *raws: bytes) -> None:
         await self.send(Rpc(publish=raws))
 
+    async def say(self, *entries: bytes) -> None:
+        """Send control entries."""
+        await self.send(Rpc(control=b"".join(entries)))
+
     def signed(self, data: bytes, topic: str = "t") -> bytes:
         return self.signer.sign(topic, data)
 
@@ -110,6 +119,11 @@ class RawPeer:
         return [raw for rpc in self.received for raw in rpc.publish]
 
     @property
+    def control(self) -> Control:
+        """The control entries that came."""
+        return decode_control(b"".join([rpc.control for rpc in self.received]), max_ids=10**6)
+
+    @property
     def announced(self) -> list[tuple[str, bool]]:
         """The subscriptions that came."""
         return [(change.topic, change.subscribe) for rpc in self.received for change in rpc.subscriptions]
@@ -117,7 +131,12 @@ class RawPeer:
 
 @asynccontextmanager
 async def raw_peers(
-    count: int = 1, make: Callable[[], Pubsub] = Pubsub, *, topic: str | None = "t", connect: bool = True
+    count: int = 1,
+    make: Callable[[], Pubsub] = Pubsub,
+    *,
+    topic: str | None = "t",
+    connect: bool = True,
+    protocol: ProtocolId = FLOODSUB,
 ) -> AsyncIterator[tuple[Host, Pubsub, Messages | None, list[RawPeer]]]:
     """A host with pubsub, subscribed to ``topic``, and connected peers that do as they are told."""
     services = Services(make)
@@ -127,7 +146,8 @@ async def raw_peers(
         peers = []
         for number in range(count):
             host = await stack.enter_async_context(open_memory_host(hosts.network, name=f"raw-{number}"))
-            peer = RawPeer(host, victim)
+            peer = RawPeer(host, victim, protocol)
+            peer.network = hosts.network
             peers.append(peer)
             if connect:
                 await host.connect(victim.addrs[0])

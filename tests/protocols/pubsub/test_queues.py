@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -12,6 +14,7 @@ from libp2p.protocols.pubsub._codec import Rpc, Subscription, decode_message, de
 from libp2p.protocols.pubsub._outbox import MAX_CONTROL_ENTRIES, Outbox
 from libp2p.protocols.pubsub._subscriber import Subscribers
 from libp2p.testing.keys import seeded_key
+from libp2p.wire import proto
 from libp2p.wire.framing import FrameBuffer
 
 PEER = PeerId.from_key(seeded_key("peer").public_key)
@@ -21,9 +24,22 @@ def outbox(max_messages: int = 32, max_bytes: int = 4 * 1024 * 1024) -> Outbox:
     return Outbox(max_messages=max_messages, max_bytes=max_bytes)
 
 
+_ids = itertools.count()
+
+
+def put(box: Outbox, framed: bytes) -> bool:
+    return box.add_message(b"%d" % next(_ids), framed)
+
+
+async def taken(box: Outbox) -> bytes:
+    data = await box.next_batch()
+    assert data is not None
+    return data
+
+
 async def batch(box: Outbox) -> list[Rpc]:
     limits = RpcLimits(control_size=10**6)
-    data = await box.next_batch()
+    data = await taken(box)
     return [decode_rpc(rpc, limits) for rpc in FrameBuffer(10**7).receive_data(data)]
 
 
@@ -37,18 +53,18 @@ async def test_the_writer_waits_for_something_to_do() -> None:
         got = []
 
         async def write() -> None:
-            got.append(await box.next_batch())
+            got.append(await taken(box))
 
         nursery.start_soon(write)
         await wait_all_tasks_blocked()
         assert not got
-        box.add_message(b"\x01x")
+        put(box, b"\x01x")
     assert got == [b"\x01x"]
 
 
 async def test_g10_control_goes_first() -> None:
     box = outbox()
-    box.add_message(b"\x03\x12\x01m")
+    put(box, b"\x03\x12\x01m")
     box.announce(["t"], subscribe=True)
     assert box.add_control(b"\x1a\x00", b"\x52\x00")
     assert box.add_control(b"\x22\x00")
@@ -77,17 +93,17 @@ async def test_ps10_long_lists_are_cut() -> None:
 
 async def test_g10_messages_are_bounded_in_number() -> None:
     box = outbox(max_messages=3)
-    assert [box.add_message(b"\x00") for _ in range(5)] == [True, True, True, False, False]
-    assert len(await box.next_batch()) == 3
-    assert box.add_message(b"\x00")
+    assert [put(box, b"\x00") for _ in range(5)] == [True, True, True, False, False]
+    assert len(await taken(box)) == 3
+    assert put(box, b"\x00")
 
 
 async def test_g10_messages_are_bounded_in_bytes() -> None:
     box = outbox(max_bytes=100)
-    assert box.add_message(bytes(1000))  # one is always taken, or a long one would never leave
-    assert not box.add_message(b"\x00")
-    assert len(await box.next_batch()) == 1000
-    assert [box.add_message(bytes(40)) for _ in range(3)] == [True, True, False]
+    assert put(box, bytes(1000))  # one is always taken, or a long one would never leave
+    assert not put(box, b"\x00")
+    assert len(await taken(box)) == 1000
+    assert [put(box, bytes(40)) for _ in range(3)] == [True, True, False]
 
 
 async def test_control_is_bounded() -> None:
@@ -102,13 +118,65 @@ async def test_control_is_bounded() -> None:
 async def test_batches_are_bounded() -> None:
     box = outbox(max_messages=100)
     for _ in range(10):
-        box.add_message(bytes(100_000))
-    assert [len(await box.next_batch()) for _ in range(5)] == [200_000] * 5
+        put(box, bytes(100_000))
+    assert [len(await taken(box)) for _ in range(5)] == [200_000] * 5
+
+
+async def test_an_rpc_has_one_field_of_control_entries() -> None:
+    """js takes the last of several."""
+    box = outbox()
+    for number in range(3):
+        box.add_control(proto.write_bytes(3, bytes(9000 + number)))
+    box.add_control(b"\x1a\x00")
+    data = await taken(box)
+    fields = [[item.number for item in proto.read(rpc, 10)] for rpc in FrameBuffer(10**7).receive_data(data)]
+    assert fields == [[3], [3], [3]]
+    assert max(map(len, FrameBuffer(10**7).receive_data(data))) <= 16 * 1024
+
+
+async def test_a_message_is_queued_once() -> None:
+    box = outbox()
+    assert box.add_message(b"a", b"\x00")
+    assert box.add_message(b"a", b"\x00")
+    assert await taken(box) == b"\x00"
+
+
+async def test_what_is_not_wanted_any_more_leaves_room() -> None:
+    box = outbox(max_messages=2)
+    assert box.add_message(b"a", b"1")
+    assert box.add_message(b"b", b"2")
+    assert box.remove_messages([b"c"]) == 0
+    assert not box.has_room(1)
+    assert box.remove_messages([b"a", b"a", b"c"]) == 1
+    assert box.add_message(b"d", b"3")
+    assert await taken(box) == b"23"
+
+
+async def test_a_farewell_sends_what_is_queued() -> None:
+    box = outbox()
+    box.add_message(b"a", b"1")
+    box.finish()
+    assert await box.next_batch() == b"1"
+    assert await box.next_batch() is None
+
+
+async def test_a_farewell_wakes_a_writer_with_nothing_to_do() -> None:
+    box = outbox()
+    async with trio.open_nursery() as nursery:
+        got: list[bytes | None] = []
+
+        async def write() -> None:
+            got.append(await box.next_batch())
+
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        box.finish()
+    assert got == [None]
 
 
 async def test_who_publishes_waits_for_room() -> None:
     box = outbox(max_messages=1)
-    box.add_message(b"\x00")
+    put(box, b"\x00")
     box.stalled = True
     async with trio.open_nursery() as nursery:
         got: list[bool] = []
@@ -126,7 +194,7 @@ async def test_who_publishes_waits_for_room() -> None:
 
 async def test_closing_wakes_who_waits() -> None:
     box = outbox(max_messages=1)
-    box.add_message(b"\x00")
+    put(box, b"\x00")
     async with trio.open_nursery() as nursery:
         got: list[bool] = []
 
@@ -143,7 +211,7 @@ async def test_a_new_stream_starts_with_all_topics_and_keeps_messages() -> None:
     box = outbox()
     box.announce(["gone"], subscribe=True)
     box.add_control(b"\x1a\x00", b"\x52\x00")
-    box.add_message(b"\x03\x12\x01m")
+    put(box, b"\x03\x12\x01m")
     box.restart(["t", "u"])
     news, message = await batch(box)
     assert news == Rpc(subscriptions=(Subscription("t", True), Subscription("u", True)))

@@ -257,6 +257,13 @@ def test_peers_that_have_not_joined() -> None:
     assert receive(router, message(A)) == []
 
 
+def test_floodsub_has_neither_a_mesh_nor_scores() -> None:
+    router = Floodsub()
+    joined(router, A)
+    assert router.mesh("t") == ()
+    assert router.scores(0.0) == {}
+
+
 def test_own_subscriptions_need_no_more() -> None:
     assert Floodsub().subscribe("t", 0.0) == []
     assert Floodsub().unsubscribe("t", 0.0) == []

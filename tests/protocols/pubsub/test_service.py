@@ -336,8 +336,8 @@ async def test_ps4_without_authors_the_data_makes_the_message() -> None:
     async with subscribed(PAIR, lambda: Pubsub(signature_policy=SignaturePolicy.STRICT_NO_SIGN)) as net:
         for _ in range(2):
             assert await net.pubsubs[0].publish("t", b"same") == hashlib.sha256(b"same").digest()
+            await settled()
         await net.messages[1].receive()
-        await settled()
         assert net.pubsubs[1].metrics()["duplicates"] == 1
 
 

@@ -10,7 +10,7 @@ export const FEATURES = {
   securities: ['noise', 'tls', 'plaintext'],
   muxers: ['yamux', 'mplex'],
   key_types: ['ed25519', 'secp256k1', 'rsa'],
-  pubsub: ['floodsub'],
+  pubsub: ['floodsub', 'gossipsub'],
   psk: true,
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',

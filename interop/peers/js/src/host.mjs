@@ -3,6 +3,7 @@ import { setDefaultCACertificates } from 'node:tls'
 import { quic } from '@chainsafe/libp2p-quic'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { floodsub } from '@libp2p/floodsub'
+import { gossipsub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
 import { mplex } from '@libp2p/mplex'
 import { noise } from '@libp2p/noise'
@@ -65,6 +66,7 @@ const MUXERS = {
 
 const PUBSUBS = {
   floodsub: () => ({ pubsub: floodsub({ globalSignaturePolicy: 'StrictSign' }) }),
+  gossipsub: () => ({ pubsub: gossipsub({ globalSignaturePolicy: 'StrictSign', emitSelf: false, allowPublishToZeroTopicPeers: true }) }),
   none: () => ({})
 }
 

@@ -1,0 +1,235 @@
+"""Gossipsub with real peers: meshes, gossip, large messages, and mixed networks. Time here is real."""
+
+from __future__ import annotations
+
+import base64
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+import libp2p
+from libp2p.abc import ProtocolId
+from libp2p.protocols.pubsub import MESHSUB_11, MESHSUB_12, Gossipsub, Message, Messages
+from libp2p.protocols.pubsub.routing import Action, Count
+
+from .conftest import Record
+from .ours import Ours, open_ours
+from .peer import Peer, start_peer
+
+TOPIC = "interop"
+ROLES = pytest.mark.parametrize("role", ["dial", "listen"])
+VERSIONS = pytest.mark.parametrize("version", [MESHSUB_12, MESHSUB_11], ids=["1.2", "1.1"])
+NATIVE = ("go", "js", "rust")
+"""Peers whose package has gossipsub as others know it."""
+
+pytestmark = pytest.mark.real_clock
+
+
+class Old(Gossipsub):
+    """Speaks one version only."""
+
+    def __init__(self, version: ProtocolId) -> None:
+        super().__init__(random.Random())
+        self._version = version
+
+    @property
+    def protocols(self) -> Sequence[ProtocolId]:
+        return (self._version,)
+
+
+class Gossiper(Gossipsub):
+    """Is in no mesh and pushes nothing: all it says and hears goes by IHAVE and IWANT.
+
+    Attributes:
+        pushed: messages that came without being asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(random.Random())
+
+    def publish(self, message: Message, now: float) -> list[Action]:
+        super().publish(message, now)
+        return []
+
+    def _may_graft(self, *_: object, **__: object) -> bool:
+        return False
+
+    def _graftable(self, *_: object, **__: object) -> list[libp2p.PeerId]:
+        return []
+
+    def _take_graft(self, peer: libp2p.PeerId, topic: str, now: float) -> list[Action]:
+        return [Count("graft_refused"), self._prune(peer, topic, now)]
+
+
+@asynccontextmanager
+async def connected(name: str, router: Gossipsub, role: str) -> AsyncIterator[tuple[Ours, Peer, Messages]]:
+    """Our host and a peer, connected and both subscribed."""
+    async with (
+        open_ours(stack="yamux", listen=role == "listen", router=router) as ours,
+        start_peer(name, pubsub="gossipsub") as peer,
+        ours.pubsub.subscribe(TOPIC) as messages,
+    ):
+        await peer("subscribe", topic=TOPIC)
+        if role == "dial":
+            await ours.host.connect(peer.addr)
+        else:
+            await peer("dial", addr=ours.addr)
+        await ours.pubsub.wait_for_peers(TOPIC)
+        while ours.peer_id not in (await peer("topic_peers", topic=TOPIC))["peers"]:
+            await trio.sleep(0.05)
+        yield ours, peer, messages
+
+
+@pytest.fixture
+def name(cell: tuple[str, str, str]) -> str:
+    """The peer; once each."""
+    if cell[0] not in NATIVE:
+        pytest.skip("unsupported by peer: its gossipsub is not tested")
+    if cell[1] != "yamux":
+        pytest.skip("unsupported by suite: one muxer is enough")
+    return cell[0]
+
+
+async def from_peer(peer: Peer, data: bytes, ours: Sequence[Messages]) -> None:
+    """Have ``peer`` publish, and wait until all of ``ours`` have it."""
+    await peer("publish", topic=TOPIC, data=base64.b64encode(data).decode())
+    for messages in ours:
+        while (await messages.receive()).data != data:
+            pass
+
+
+async def from_us(ours: Ours, data: bytes, peers: Sequence[Peer]) -> None:
+    """Publish, and wait until all of ``peers`` have it."""
+    await ours.pubsub.publish(TOPIC, data)
+    for peer in peers:
+        await peer.event("message", topic=TOPIC, data=base64.b64encode(data).decode())
+
+
+@ROLES
+@VERSIONS
+async def test_gossipsub(name: str, role: str, version: ProtocolId) -> None:
+    """A mesh of two, messages in both directions."""
+    with trio.fail_after(90):
+        async with connected(name, Old(version), role) as (ours, peer, messages):
+            while not ours.pubsub.mesh(TOPIC):
+                await trio.sleep(0.05)
+            (connection,) = ours.host.connections()
+            assert version in ours.host.peerstore.protocols(connection.peer)
+            for number in range(20):
+                await from_us(ours, b"from us %d" % number, [peer])
+                await from_peer(peer, b"from them %d" % number, [messages])
+            assert all(score >= 0 for score in ours.pubsub.scores().values())
+            assert not {"malformed", "bad_signature", "graft_in_backoff"} & ours.pubsub.metrics().keys()
+
+
+@ROLES
+async def test_ihave_iwant(name: str, role: str) -> None:
+    """Without a mesh, messages come by gossip alone, in both directions."""
+    with trio.fail_after(120):
+        async with (
+            connected(name, Gossiper(), role) as (lazy, peer, messages),
+            open_ours(stack="yamux", router=Gossipsub(random.Random())) as other,
+            other.pubsub.subscribe(TOPIC) as others,
+        ):
+            await other.host.connect(peer.addr)
+            await other.pubsub.wait_for_peers(TOPIC)
+            await trio.sleep(2)
+            await from_us(lazy, b"asked for by them", [peer])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(from_us, other, b"asked for by us", [peer])
+                while (await messages.receive()).data != b"asked for by us":
+                    pass
+            assert (await others.receive()).data == b"asked for by them"
+            assert lazy.pubsub.mesh(TOPIC) == ()
+
+
+@ROLES
+async def test_large_messages(name: str, role: str) -> None:
+    """Close to the limit of an RPC, with IDONTWANT on the way."""
+    with trio.fail_after(120):
+        async with connected(name, Gossipsub(random.Random()), role) as (ours, peer, messages):
+            for size in (2_000, 60_000, 1_000_000):
+                await from_us(ours, random.randbytes(size), [peer])
+                await from_peer(peer, random.randbytes(size), [messages])
+
+
+async def test_a_host_that_closes_after_publishing(name: str) -> None:
+    """Everything it published has arrived."""
+    with trio.fail_after(90):
+        async with start_peer(name, pubsub="gossipsub") as peer:
+            await peer("subscribe", topic=TOPIC)
+            async with open_ours(stack="yamux", router=Gossipsub(random.Random())) as ours:
+                await ours.host.connect(peer.addr)
+                await ours.pubsub.wait_for_peers(TOPIC)
+                for number in range(200):
+                    await ours.pubsub.publish(TOPIC, b"%d" % number)
+            for number in range(200):
+                await peer.event("message", data=base64.b64encode(b"%d" % number).decode())
+
+
+async def test_mixed_mesh(built: dict[str, dict[str, Any]], record: Record) -> None:
+    """Two of each and four of ours, each connected to some others: everybody gets everything."""
+    started = time.monotonic()
+    names = [name for name in built if name in NATIVE and "gossipsub" in built[name]["pubsub"]]
+    if not names:
+        pytest.skip("no peer is built")
+    failure = ""
+    try:
+        with trio.fail_after(240):
+            await _mixed_mesh([name for name in names for _ in range(2)])
+    except Exception as exc:
+        failure = repr(exc)[:300]
+        raise
+    finally:
+        for name in names:
+            status = "fail" if failure else "pass"
+            record("mixed_mesh", name, "yamux", "", status, failure, time.monotonic() - started)
+
+
+async def _mixed_mesh(names: Sequence[str]) -> None:
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(start_peer(name, pubsub="gossipsub")) for name in names]
+        versions: list[Gossipsub] = [Gossipsub(random.Random()), Gossipsub(random.Random())]
+        routers = [*versions, Old(MESHSUB_11), Old(MESHSUB_12)]
+        ours = [
+            await stack.enter_async_context(open_ours(stack="yamux", listen=True, router=router)) for router in routers
+        ]
+        inboxes = [await stack.enter_async_context(one.pubsub.subscribe(TOPIC)) for one in ours]
+        for peer in peers:
+            await peer("subscribe", topic=TOPIC)
+        # A ring through all kinds, and chords: nobody knows everybody.
+        addrs = [peer.addr for peer in peers] + [one.addr for one in ours]
+        nodes: list[Peer | Ours] = [*peers, *ours]
+        for index, node in enumerate(nodes):
+            for step in (1, 3):
+                addr = addrs[(index + step) % len(addrs)]
+                if isinstance(node, Peer):
+                    await node("dial", addr=addr)
+                else:
+                    await node.host.connect(addr)
+        await trio.sleep(5)
+        sent: list[bytes] = []
+        for number in range(5):
+            for index, peer in enumerate(peers):
+                sent.append(b"peer %d %d" % (index, number))
+                await peer("publish", topic=TOPIC, data=base64.b64encode(sent[-1]).decode())
+            for index, one in enumerate(ours):
+                sent.append(b"ours %d %d" % (index, number))
+                await one.pubsub.publish(TOPIC, sent[-1])
+        for index, peer in enumerate(peers):
+            for data in sent:
+                if not data.startswith(b"peer %d " % index):
+                    await peer.event("message", data=base64.b64encode(data).decode())
+        for index, inbox in enumerate(inboxes):
+            missing = {data for data in sent if not data.startswith(b"ours %d " % index)}
+            with trio.move_on_after(20):
+                while missing:
+                    missing.remove((await inbox.receive()).data)  # each once
+            assert not missing, f"{missing}, {ours[index].pubsub.metrics()}, {ours[index].pubsub.scores()}"
+        for one in ours:
+            assert not {"malformed", "bad_signature", "dropped_outbound"} & one.pubsub.metrics().keys()

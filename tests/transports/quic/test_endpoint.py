@@ -269,8 +269,12 @@ async def test_a_full_socket_loses_nothing() -> None:
             await stream.send_all(bytes(100_000))
             await stream.send_all(b"x" * 100)
             await stream.send_eof()
-            await trio.testing.wait_all_tasks_blocked()
-            assert not got
+            await trio.sleep(0.1)  # the engine paces what it sends
+            endpoint = ours._endpoint
+            assert endpoint._unsent and ours in endpoint._waiting and not got
+            waiting = len(endpoint._unsent)
+            await trio.sleep(2)
+            assert len(endpoint._unsent) == waiting  # nothing is added meanwhile
             sock.make_room()
             with trio.fail_after(5):
                 while len(got) < 100_100:
@@ -376,3 +380,61 @@ async def test_idle_connections_stay() -> None:
             net.udp.filter = lambda data, source, target: None
             started = trio.current_time()
         assert trio.current_time() - started < 45
+
+
+async def test_a_socket_that_breaks() -> None:
+    """Takes its connections and its listener along, and nothing else."""
+    async with open_net() as net:
+        alice, bob = await net.node(), await net.node()
+        listener, other = await net.listener(bob), await net.listener(bob)
+        ours, theirs = await connect(alice, listener)
+        sock = socket_of(net, listener.endpoint.address[1])
+
+        def broken() -> tuple[bytes, int, Address]:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+        sock.receive = broken  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+
+            async def accept() -> None:
+                with pytest.raises(OSError, match="gone"):
+                    await listener.accept()
+
+            nursery.start_soon(accept)
+            await trio.testing.wait_all_tasks_blocked()
+            sock.arrive(b"x", STRANGER)
+        assert theirs.end is not None
+        with trio.fail_after(1), pytest.raises(ConnectionClosed):
+            await ours.run(lambda stream: None)
+            raise ConnectionClosed  # told in order
+        await listener.aclose()
+        await echo_once(*await connect(alice, other))
+
+
+async def test_a_socket_that_cannot_send() -> None:
+    """Fails the connection that wanted to."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        ours, _ = await connect(alice, listener)
+        sock = next(sock for address, sock in net.udp.sockets.items() if f"/{address[1]}/" in str(ours.local_addr))
+
+        def broken(datagrams: object) -> tuple[int, OSError | None]:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+        sock.send = broken  # type: ignore[method-assign]
+        ours.machine.engine.ping()
+        ours.flush()
+        assert ours.end is not None
+        with pytest.raises(OSError, match="Bad file"):
+            await ours.run(lambda stream: None)
+
+
+async def test_a_handshake_that_failed_counts_until_it_is_gone() -> None:
+    """Or a stranger could have as many made as it can begin."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        with pytest.raises(PeerIdMismatch):
+            await alice.transport.dial(listener.addresses[0], peer=peer_of(generate()))
+        assert listener.endpoint._admission.count == 1
+        await trio.sleep(30)
+        assert listener.endpoint._admission.count == 0 and not listener.endpoint._cids

@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 ARGS ?=
+# One process of tests for each processor; PARALLEL= runs them in this one, for a debugger.
+PARALLEL ?= -n auto --dist loadfile
 PYTHON ?=
 
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -79,8 +81,8 @@ demo: env-demo ## four nodes find each other and chat in your terminal
 	@$(PY) examples/demo.py $(ARGS)
 
 .PHONY: test
-test: env-test ## the unit and integration tests
-	@$(PY) -m pytest $(ARGS)
+test: env-test ## the unit and integration tests, on all processors
+	@$(PY) -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: check
 check: check-lint check-types check-coverage check-proto check-docs ## all gates: lint, types, coverage, generated code, docs
@@ -147,7 +149,7 @@ check-coverage: env-dev
 	$(call say,tests under coverage)
 	@rm -f .coverage .coverage.* coverage.json
 	@# Without what only runs other programs, or takes long and covers nothing of its own; `make test` has it all.
-	@$(BIN)/coverage run -m pytest -q --ignore tests/examples --ignore tests/docs --ignore tests/architecture \
+	@$(BIN)/coverage run -m pytest $(PARALLEL) -q --ignore tests/examples --ignore tests/docs --ignore tests/architecture \
 		--ignore tests/hostile/test_cancel.py --ignore tests/hostile/test_faults.py --ignore tests/hostile/test_sockets.py \
 		--ignore tests/hostile/test_transport.py --ignore tests/hostile/test_muxers.py $(ARGS)
 	@$(BIN)/coverage combine --quiet

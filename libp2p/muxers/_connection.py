@@ -18,7 +18,7 @@ senders queue up in order of arrival until it has. Each wakes the next when it h
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -84,7 +84,7 @@ class MachineConnection(MuxedConnection):
         self._paused: trio.lowlevel.Task | None = None
         self._impatient = False
         self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
-        self._openers: deque[trio.lowlevel.Task] = deque()
+        self._openers: list[trio.lowlevel.Task] = []
 
     def __repr__(self) -> str:
         state = f"ended: {self._end}" if self._end else "congested" if self.congested else "up"
@@ -299,8 +299,9 @@ class MachineConnection(MuxedConnection):
             self._wake_openers()
 
     def _wake_openers(self) -> None:
-        while self._openers:
-            reschedule(self._openers.popleft())
+        openers, self._openers = self._openers, []
+        for task in openers:
+            reschedule(task)
 
     # --- called by streams
 

@@ -18,6 +18,7 @@ from trio.abc import Stream as ByteStream
 
 from ..abc import Connection, Muxer, Protector, Resolver, SecurityFactory, Service
 from ..crypto.keys import PrivateKey
+from ..events import PeerConnected
 from ..host import HostConfig, RunningHost, open_host
 from ..muxers.yamux import Yamux
 from ..peerstore import MemoryPeerstore
@@ -61,7 +62,11 @@ class Hosts(tuple[RunningHost, ...]):
         if how != "none":
             pairs = pairwise(self) if how == "line" else combinations(self, 2)
         for one, other in pairs:
-            await one.connect(other.addrs[0])
+            # The dialer is done a moment before the listener is.
+            with other.subscribe(PeerConnected) as connected:
+                await one.connect(other.addrs[0])
+                while not other.connections(one.local_peer):
+                    await connected.receive()
 
     def connections(self, a: int, b: int) -> Sequence[Connection]:
         """The connections of host ``a`` with host ``b``."""

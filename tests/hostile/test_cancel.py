@@ -381,7 +381,7 @@ SCENARIOS: dict[type[Scenario[_State]], tuple[int, int]] = {
     _Dial: (2, 40),
     _Accept: (1, 55),
     _Upgrade: (2, 55),
-    _UpgradeNoise: (2, 40),
+    _UpgradeNoise: (2, 30),
     _UpgradeTls: (2, 40),
     _SharedDial: (1, 28),
     _Open: (3, 25),

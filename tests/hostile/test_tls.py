@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL
 
-from libp2p.abc import Direction, ProtocolId
+from libp2p.abc import Direction, ProtocolId, RawConnection
 from libp2p.addressing import parse
 from libp2p.crypto.certificate import make_certificate, verify_certificate
 from libp2p.crypto.keys import KeyType, PrivateKey, generate
@@ -141,12 +141,18 @@ async def test_S1_another_peer_answers() -> None:
         siege.victim.peerstore.add_addrs(wanted, [addr], ttl=1000)
         seen: list[RawTls] = []
 
-        async def answer() -> None:
+        async def refuse_noise() -> RawConnection:
             raw = await listener.accept()
+            assert isinstance(raw, RawConnection)
             siege.streams.append(raw.stream)
             assert await read_line(raw.stream) == "/multistream/1.0.0"
             assert await read_line(raw.stream) == "/noise"
             await raw.stream.send_all(HEADER + line("na"))
+            return raw
+
+        async def answer() -> None:
+            await refuse_noise()  # the dialer began the handshake with its proposal, and so has to come again
+            raw = await refuse_noise()
             assert await read_line(raw.stream) == "/tls/1.0.0"
             await raw.stream.send_all(line("/tls/1.0.0"))
             seen.append(RawTls(raw.stream, raw_context(), dialer=False))

@@ -371,7 +371,7 @@ class Pubsub(Service):
             await link.joined.wait()
             async for chunk in stream:
                 for data in frames.receive_data(chunk):
-                    if link.gone:
+                    if link.gone or self._host is None:
                         return stream.reset()
                     await self._take_rpc(link, data)
         except DecodeError as exc:
@@ -394,7 +394,7 @@ class Pubsub(Service):
             if self._policy is not SignaturePolicy.STRICT_NO_SIGN or count % _MESSAGES_PER_TURN == 0:
                 # A signature takes longer than a turn of everybody else.
                 await trio.lowlevel.checkpoint()
-            if link.gone:
+            if link.gone or self._host is None:
                 return
 
     def _decode(self, peer: PeerId, raw: bytes) -> Message | None:

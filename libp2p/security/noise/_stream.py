@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections import deque
 from collections.abc import Sequence
 
 import trio
@@ -87,7 +86,7 @@ class NoiseStream(SecureStream):
         self._left = initial
         self._early = bool(initial)
         self._pending = bytearray()
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._turns = 0
         self._drained = False
         self._empty = 0
@@ -105,8 +104,7 @@ class NoiseStream(SecureStream):
 
     async def receive_chunks(self) -> Sequence[bytes]:
         if self._chunks:
-            chunks = list(self._chunks)
-            self._chunks.clear()
+            chunks, self._chunks = self._chunks, []
             return chunks
         if self._early:
             # Bytes that came with the last handshake message may hold whole records.
@@ -190,9 +188,9 @@ class NoiseStream(SecureStream):
             self._chunks.extend(await self.receive_chunks())
         if not self._chunks:
             return b""
-        chunk = self._chunks.popleft()
+        chunk = self._chunks.pop(0)
         if max_bytes is not None and len(chunk) > max_bytes:
-            self._chunks.appendleft(chunk[max_bytes:])
+            self._chunks.insert(0, chunk[max_bytes:])
             chunk = chunk[:max_bytes]
         return chunk
 

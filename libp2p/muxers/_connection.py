@@ -52,7 +52,7 @@ COPY_BELOW = 16 * 1024
 """Payloads that their owner may change are copied when they are smaller, and else written before it runs again."""
 FLUSH_AT = 256 * 1024
 """Queued bytes that wait no longer: as many as one call of the kernel takes well."""
-FLUSH_AFTER = 48
+FLUSH_AFTER = 16
 """Queued sends that wait no longer: the peer shall work on them while others are prepared."""
 
 

@@ -18,7 +18,8 @@ wanted=$(cat package.json package-lock.json .npmrc | sha256sum)
 if [ "$wanted" != "$(cat "$stamp" 2>/dev/null || true)" ]; then
     rm -f "$stamp"
     # The npm at hand may belong to a Node.js older than these packages ask for: the launcher runs them, not npm.
-    (cd "$install_dir" && npm ci --ignore-scripts --loglevel=error)
+    # Not npm ci: it refuses a lock file without the QUIC engines of other platforms, which not every registry has.
+    (cd "$install_dir" && npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error)
     echo "$wanted" > "$stamp"
 fi
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
 import trio
@@ -24,6 +25,14 @@ _FOREIGN = (
     "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA/p2p-circuit",
     "/unix/tmp",
 )
+
+
+TestT = TypeVar("TestT", bound=Callable[..., object])
+
+
+def _needs_raw(test: TestT) -> TestT:
+    test.needs_raw = True  # type: ignore[attr-defined]
+    return test
 
 
 class TransportConformance(ABC):
@@ -74,9 +83,14 @@ class TransportConformance(ABC):
             nursery.start_soon(accept)
             ours = await dialer.dial(listener.addresses[0], peer=None)
         theirs = accepted[0]
-        if isinstance(ours, SecureMuxedConnection) or isinstance(theirs, SecureMuxedConnection):
-            pytest.skip(reason="this transport makes finished connections; the muxer's conformance tests those")
+        assert isinstance(ours, RawConnection)
+        assert isinstance(theirs, RawConnection)
         return ours, theirs
+
+    def setup_method(self, method: Callable[..., object]) -> None:
+        """Called by pytest before each test."""
+        if getattr(method, "needs_raw", False) and self.make().brings_security:
+            pytest.skip("this transport makes finished connections; ConnectionConformance tests those")
 
     async def test_understands_its_own_addresses_only(self) -> None:
         """Addresses with names, peers or other protocols are somebody else's."""
@@ -88,6 +102,7 @@ class TransportConformance(ABC):
             assert not transport.can_listen(parse(text)), text
         await trio.lowlevel.checkpoint()
 
+    @_needs_raw
     async def test_addresses(self) -> None:
         """The listener's is concrete; both ends agree on both ends."""
         async with self._listening() as (dialer, listener):
@@ -100,6 +115,7 @@ class TransportConformance(ABC):
             await ours.stream.aclose()
             await theirs.stream.aclose()
 
+    @_needs_raw
     async def test_stream_is_a_stream(self) -> None:
         """Trio's own check, clogged streams included where the stream can be filled without waiting."""
         with trio.fail_after(4 * self.seconds):
@@ -122,6 +138,7 @@ class TransportConformance(ABC):
                 await other.aclose()
                 await check_two_way_stream(make, clogged if direct else None)
 
+    @_needs_raw
     async def test_direct_methods(self) -> None:
         """Without waiting: nothing there, something there, the end, closed."""
         async with self._listening() as (dialer, listener):
@@ -171,6 +188,7 @@ class TransportConformance(ABC):
             await again.aclose()
             nursery.cancel_scope.cancel()
 
+    @_needs_raw
     async def test_closing_a_listener(self) -> None:
         """Wakes who accepts, refuses who dials, and harms no connection."""
         async with self._listening() as (dialer, listener):
@@ -233,6 +251,7 @@ class TransportConformance(ABC):
             except TransportError:
                 pass
 
+    @_needs_raw
     async def test_many_connections(self) -> None:
         """At once, each with its own bytes."""
         async with self._listening() as (dialer, listener):

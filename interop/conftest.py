@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .ours import STACKS
+from .ours import MUXERS, STACKS
 from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -50,14 +50,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return  # none, or the module has cells of its own
     all_keys = metafunc.definition.get_closest_marker("all_key_types") is not None
     key_types = ("ed25519", "secp256k1", "ecdsa", "rsa") if all_keys else ("ed25519",)
-    metafunc.parametrize("cell", cells(metafunc.config, "key_types", key_types))
+    metafunc.parametrize("cell", cells(metafunc.config, "key_types", key_types, stacks=STACKS))
 
 
-def cells(config: pytest.Config, kind: str, values: Sequence[str]) -> list[Any]:
+def cells(config: pytest.Config, kind: str, values: Sequence[str], stacks: Iterable[str] = tuple(MUXERS)) -> list[Any]:
     """Parameters (peer, muxer, value), with what the peer does not do marked as such.
 
     Args:
         kind: the list in a peer's features that ``values`` are looked up in.
+        stacks: below that; by default the muxers over TCP and Noise.
     """
     found_cells = []
     for name, found in config.stash[_features].items():
@@ -65,7 +66,7 @@ def cells(config: pytest.Config, kind: str, values: Sequence[str]) -> list[Any]:
             reason = "not built: its toolchain is absent, see above"
             found_cells.append(pytest.param((name, "", ""), id=name, marks=pytest.mark.skip(reason=reason)))
             continue
-        for muxer in STACKS:
+        for muxer in stacks:
             for value in values:
                 able = found["muxers"] + found["transports"] + found[kind]
                 missing = next((what for what in (muxer, value) if what not in able), None)

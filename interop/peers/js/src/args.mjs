@@ -18,7 +18,8 @@ const OPTIONS = {
 const DEFAULT_LISTEN = {
   tcp: '/ip4/127.0.0.1/tcp/0',
   ws: '/ip4/127.0.0.1/tcp/0/ws',
-  wss: '/ip4/127.0.0.1/tcp/0/tls/ws'
+  wss: '/ip4/127.0.0.1/tcp/0/tls/ws',
+  'quic-v1': '/ip4/127.0.0.1/udp/0/quic-v1'
 }
 
 const ALLOWED = {

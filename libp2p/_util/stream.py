@@ -120,9 +120,11 @@ class MachineStream(MuxedStream):
         "id",
     )
 
+    on_end: Callable[[], None] | None
+
     def __init__(self, mux: StreamOwner, stream_id: int, direction: Direction) -> None:
         self._mux = mux
-        self.id = stream_id
+        self.id: int = stream_id
         self.direction = direction
         self.protocol = None
         self._chunks: deque[bytes] = deque()

@@ -167,7 +167,7 @@ class Simulation:
     """
 
     def __init__(self, *, seed: int, links: LinkModel | None = None, config: GossipsubConfig | None = None) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self.nodes: list[Node] = []
         self.counters: dict[str, int] = {}
         self._seed = seed

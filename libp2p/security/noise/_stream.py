@@ -222,7 +222,8 @@ class NoiseStream(SecureStream):
             for start in range(0, size, MAX_PLAINTEXT):
                 piece = view[start : start + MAX_PLAINTEXT]
                 if len(piece) < JOIN_BELOW:
-                    small, small_size = [piece], len(piece)
+                    small.append(piece)
+                    small_size = len(piece)
                 else:
                     used = self._seal(piece, used)
         if small:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 try:
     import qh3 as _engine_package
-except ImportError as exc:
-    raise ImportError("QUIC needs an extra package: pip install 'libp2p-trio[quic]'") from exc
+except ImportError as _missing:
+    raise ImportError("QUIC needs an extra package: pip install 'libp2p-trio[quic]'") from _missing
 
 from ._transport import Quic, QuicListener
 

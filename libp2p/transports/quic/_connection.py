@@ -18,6 +18,7 @@ from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, resched
 from ..._util.stream import MachineStream
 from ..._util.tick import TickEnd, acquire, release
 from ...abc import Buffer, Direction, MuxedStream, SecureMuxedConnection
+from ...crypto.keys import PublicKey
 from ...errors import ConnectionClosed, RemoteProtocolError
 from ...peer_id import PeerId
 from ._engine import Address
@@ -49,6 +50,11 @@ class QuicConnection(SecureMuxedConnection):
     Attributes:
         machine: its streams.
     """
+
+    remote_peer: PeerId
+    remote_key: PublicKey
+    local_addr: Multiaddr
+    remote_addr: Multiaddr
 
     def __init__(
         self,

@@ -94,8 +94,8 @@ class Endpoint:
         self._waiting: dict[QuicConnection, None] = {}
         self._blocked = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
-        self.live = 0
-        self.closed = False
+        self.live: int = 0
+        self.closed: bool = False
 
     @property
     def address(self) -> Address:

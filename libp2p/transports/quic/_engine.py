@@ -171,16 +171,16 @@ class Engine:
         self._outside = outside
         self._remote = remote
         self._cid = cid
-        self.is_client = start is None
+        self.is_client: bool = start is None
         self._expected = expected
         first = outside.entropy(CID_SIZE)
         self._start = start or Start(first, first, False)
-        self.initial_cid = self._start.cid
+        self.initial_cid: bytes = self._start.cid
         self._received = 0
         self._remote_parameters: QuicTransportParameters | None = None
         self._pending: list[Event] = []
         self._failure: str | None = None
-        self.authenticated = False
+        self.authenticated: bool = False
         self._create(self._start.cid, None, now)
         if self.is_client:
             self._bridge.start()

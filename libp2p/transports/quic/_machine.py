@@ -162,7 +162,7 @@ class QuicMachine:
 
     def __init__(self, engine: Engine, now: float) -> None:
         self.engine = engine
-        self.ended = False
+        self.ended: bool = False
         self._streams: dict[int, _State] = {}
         self._queued: dict[int, int] = {}
         self._lingering: dict[int, float] = {}

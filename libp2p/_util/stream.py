@@ -26,9 +26,8 @@ NEGOTIATION_FAILED = 0x1001
 TURN_SIZE = 256 * 1024
 """Bytes one stream may write before other streams get their turn."""
 SMALL_CHUNK = 4 * 1024
-"""Chunks below this that wait together are read together,"""
-JOINED_CHUNK = 64 * 1024
-"""about so many bytes at a time."""
+"""Chunks that wait to be read are joined up to this size: each costs its reader a task switch, and each takes some 50
+bytes besides its content, which a peer that sends two bytes at a time must not multiply."""
 
 
 class StreamMachine(Protocol):
@@ -203,7 +202,7 @@ class MachineStream(MuxedStream):
         return Abort.SUCCEEDED
 
     def _next_chunk(self, max_bytes: int | None) -> bytes:
-        """Take the front chunk, or ``max_bytes`` of it; small ones are joined, for each read costs a task switch."""
+        """Take the front chunk, or ``max_bytes`` of it."""
         chunks = self._chunks
         chunk = chunks[0]
         start = self._offset
@@ -211,16 +210,8 @@ class MachineStream(MuxedStream):
             self._offset = start + max_bytes
             return chunk[start : self._offset]
         chunks.popleft()
-        if start:
-            self._offset = 0
-            return chunk[start:]
-        if max_bytes is not None or not chunks or len(chunk) >= SMALL_CHUNK:
-            return chunk
-        parts, size = [chunk], len(chunk)
-        while chunks and len(chunks[0]) < SMALL_CHUNK and size < JOINED_CHUNK:
-            parts.append(chunks.popleft())
-            size += len(parts[-1])
-        return b"".join(parts)
+        self._offset = 0
+        return chunk[start:] if start else chunk
 
     def receive_nowait(self) -> bytes:
         """The next chunk if it is there already. Raises ``trio.WouldBlock`` when it is not, or nothing will come."""
@@ -438,7 +429,11 @@ class MachineStream(MuxedStream):
 
     def feed(self, data: bytes) -> None:
         """Data arrived."""
-        self._chunks.append(data)
+        chunks = self._chunks
+        if chunks and len(chunks[-1]) + len(data) <= SMALL_CHUNK:
+            chunks[-1] = chunks[-1] + data
+        else:
+            chunks.append(data)
         task = self._read_task
         if task is not None:
             self._read_task = None

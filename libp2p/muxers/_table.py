@@ -63,8 +63,8 @@ class MuxLimits:
     pause_above: int = 16 * 1024 * 1024
     """Bytes delivered and not consumed above which the owner reads no more for a moment."""
     max_frame: int = 256 * 1024
-    """Payload of the data frames sent. It is what one Noise record holds, so that the receiver need not copy it; go
-    sends 65524, rust accepts 1 MiB."""
+    """Payload of the data frames sent: a stream's turn, so that it costs one header. Go sends 65524, rust takes 1 MiB.
+    Large payloads are encrypted and delivered record by record, so that the size costs no copy."""
     max_inbound: int = 256
     """Streams of the peer in use at once. More are refused with a reset, one by one (go, js)."""
     max_outbound: int = 512

@@ -128,14 +128,17 @@ async def _send(stream: Stream, first: bytes, size: int, chunk: int) -> None:
     queued = 0  # since others had a turn
     while size >= chunk:
         queued += chunk
-        if queued < TURN:
-            try:
-                stream.send_nowait(blank)
-            except trio.WouldBlock:
-                queued = TURN
-        if queued >= TURN:
+        if queued >= TURN or not _sent_now(stream, blank):
             await stream.send_all(blank)
             queued = 0
         size -= chunk
     if size:
         await stream.send_all(memoryview(blank)[:size])
+
+
+def _sent_now(stream: Stream, data: bytes) -> bool:
+    try:
+        stream.send_nowait(data)
+    except trio.WouldBlock:
+        return False
+    return True

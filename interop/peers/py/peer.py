@@ -72,6 +72,7 @@ PERF_CHUNK = 64 * 1024
 PING_LENGTH = 32
 SMALL_ECHO = 100
 IDENTIFY_TIMEOUT = 10
+PUBSUB_TIMEOUT = 15
 UNLIMITED = 100_000
 """High enough to be out of the way of every suite."""
 
@@ -520,6 +521,10 @@ class Commands:
     async def cmd_subscribe(self, topic: str) -> Results:
         pubsub = self._require_pubsub()
         if topic not in pubsub.topic_ids:
+            # A subscription made while py-libp2p writes its first message to a peer is never told to that peer: the
+            # message was made before, and the peer is listed after.
+            for connection in self._network.get_connections():
+                await pubsub.wait_for_peer(connection.muxed_conn.peer_id, PUBSUB_TIMEOUT)
             subscription = await pubsub.subscribe(topic)
             self._nursery.start_soon(self._report_messages, topic, subscription)
 

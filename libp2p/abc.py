@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .crypto.keys import PrivateKey, PublicKey
     from .events import Event
+    from .metrics import Metric
     from .peer_id import PeerId
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -499,6 +500,10 @@ class Transport(ABC):
         """Whatever the transport does in the background; most do nothing."""
         task_status.started()
 
+    def measure(self) -> Iterable[Metric]:
+        """What it has counted."""
+        return ()
+
 
 TransportFactory: TypeAlias = "Callable[[PrivateKey], Transport]"
 """Makes a host's transport from its key; for transports that prove identities themselves, as the class ``Quic``."""
@@ -708,6 +713,10 @@ class Host(Network, Protocol):
         """The protocol ids this host serves, sorted."""
         ...
 
+    def measure(self) -> Sequence[Metric]:
+        """What the host, its transports and services have counted; :func:`libp2p.metrics.render` makes text of it."""
+        ...
+
     def handle(
         self, protocol: ProtocolId, handler: StreamHandler, *, allow_limited: bool = False
     ) -> AbstractContextManager[object]:
@@ -735,6 +744,10 @@ class Service(ABC):  # noqa: B024 - every method has a default; the class is wha
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Set up, ``task_status.started()``, work, tear down. Returning is fine; raising ends the host."""
         task_status.started()
+
+    def measure(self) -> Iterable[Metric]:
+        """What it has counted, for operators. Called when somebody asks, never while it works."""
+        return ()
 
 
 class Routing(Protocol):

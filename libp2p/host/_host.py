@@ -10,11 +10,12 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Stream, StreamHandler, Target
+from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Service, Stream, StreamHandler, Target
 from ..addressing import parse, split_peer, with_peer
 from ..crypto.keys import PrivateKey
 from ..errors import DecodeError, NoAddresses
 from ..events import Event, ListenAddrsChanged, ProtocolsChanged
+from ..metrics import Kind, Metric, bounded
 from ..peer_id import PeerId
 from ..swarm import Handler, Swarm
 from ._addresses import ObservedAddresses, expand
@@ -37,11 +38,18 @@ class RunningHost(Host):
     """A host while its ``async with`` block is open; see :class:`libp2p.abc.Host`."""
 
     def __init__(
-        self, *, key: PrivateKey, swarm: Swarm, handlers: dict[ProtocolId, Handler], containment: Containment
+        self,
+        *,
+        key: PrivateKey,
+        swarm: Swarm,
+        handlers: dict[ProtocolId, Handler],
+        services: Sequence[Service],
+        containment: Containment,
     ) -> None:
         self._key = key
         self._swarm = swarm
         self._handlers = handlers
+        self._services = tuple(services)
         self._observed = ObservedAddresses()
         self._interfaces = Interfaces()
         # What the addresses were made of the last time, and what came of it: every connection asks.
@@ -120,6 +128,19 @@ class RunningHost(Host):
 
     def contain(self, what: str, peer: object = None) -> AbstractContextManager[None]:
         return self.containment.contain(what, peer)
+
+    def measure(self) -> Sequence[Metric]:
+        found = [*self._swarm.measure()]
+        contained = [("expected", self.containment.expected), ("bug", self.containment.bugs)]
+        errors = [((kind, name), float(count)) for kind, counts in contained for name, count in counts.items()]
+        help_text = "Errors that were stopped before they reached the host: peers' doing, or bugs"
+        found.append(
+            Metric("libp2p_contained_errors_total", help_text, Kind.COUNTER, bounded(errors), ("kind", "error"))
+        )
+        for service in self._services:
+            with self.contain("measuring", type(service).__name__):
+                found += service.measure()
+        return found
 
     # --- protocols
 

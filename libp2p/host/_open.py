@@ -68,7 +68,7 @@ async def open_host(
             config=config.swarm,
             protector=protector,
         )
-        host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
+        host = RunningHost(key=key, swarm=swarm, handlers=handlers, services=services, containment=containment)
         async with _running(host, config, services, listen):
             yield host
             # Only after the block ended in order: nobody new while services and connections say goodbye.

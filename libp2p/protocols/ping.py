@@ -9,7 +9,7 @@ Source: libp2p/specs, ping.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -17,6 +17,7 @@ import trio
 from .._util.conflict import ConflictGuard
 from ..abc import Host, ProtocolId, Service, Stream, StreamHandler, Target
 from ..errors import RemoteProtocolError, ServiceError
+from ..metrics import Metric, counter
 
 PING: ProtocolId = "/ipfs/ping/1.0.0"
 SIZE = 32
@@ -53,6 +54,7 @@ class Ping(Service):
 
     def __init__(self, *, stream_life: float = STREAM_LIFE) -> None:
         self._stream_life = stream_life
+        self._answered = 0
 
     @property
     def handlers(self) -> Mapping[ProtocolId, StreamHandler]:
@@ -74,7 +76,12 @@ class Ping(Service):
                 whole = len(data) // SIZE * SIZE
                 rest = data[whole:]
                 if whole:
+                    self._answered += whole // SIZE
                     await stream.send_all(data[:whole])
+
+    def measure(self) -> Iterable[Metric]:
+        """Pings of others."""
+        yield counter("libp2p_ping_answered_total", "Pings of others that were answered", self._answered)
 
 
 class PingSession:

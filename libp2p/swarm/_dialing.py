@@ -31,6 +31,7 @@ from ._dial_plan import Backoff, DialPlan
 from ._dial_rank import rank
 from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
+from ._measured import SwarmCounters
 from ._upgrade import Progress, Refused, Upgraded, Upgrader
 
 Admit = Callable[[Upgraded, Direction], SwarmConnection]
@@ -57,6 +58,7 @@ class Dialing:
     Args:
         admit: takes an upgraded connection into the swarm; raises when the swarm refuses it.
         known_addrs: what the peerstore knows of a peer.
+        counters: told of what failed.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Dialing:
         config: SwarmConfig,
         admit: Admit,
         known_addrs: Callable[[PeerId], Iterable[Multiaddr]],
+        counters: SwarmCounters,
     ) -> None:
         self._transports = transports
         self._upgrader = upgrader
@@ -81,6 +84,7 @@ class Dialing:
         self._config = config
         self._admit = admit
         self._known_addrs = known_addrs
+        self._counters = counters
         self._dials: dict[PeerId | None, _Dial] = {}
         self._slots = trio.CapacityLimiter(config.limits.dials)
         self.backoff = Backoff(config.backoff)
@@ -137,6 +141,8 @@ class Dialing:
                     nursery.cancel_scope.cancel()
         finally:
             self._drop(dial)
+            connected = dial.connection is not None
+            self._counters.dialled(len(dial.attempts) + connected, success=connected)
             dial.done.set()
 
     async def _plan(self, dial: _Dial) -> DialPlan:
@@ -278,6 +284,7 @@ class Dialing:
     def _failed(self, plan: DialPlan, dial: _Dial, addr: Multiaddr, exc: Exception) -> None:
         now = trio.current_time()
         dial.attempts.append((addr, exc))
+        self._counters.dial_failed(addr, exc)
         plan.failed(addr, now)
         if dial.peer is not None:
             self.backoff.failed(addr, now, peer=dial.peer)

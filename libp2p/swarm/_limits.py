@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from .._util.bounded import LruMap
 from ..errors import LimitExceeded
@@ -345,6 +345,15 @@ class Scopes:
         else:
             self._charge(token, "streams_outbound_per_protocol", key, self.config.streams_outbound_per_protocol)
         token._protocol = protocol
+
+    def streams(self) -> Mapping[tuple[str, str], int]:
+        """How many streams there are, by direction and protocol."""
+        found: dict[tuple[str, str], int] = {}
+        for direction in ("inbound", "outbound"):
+            for key, count in self._tables[f"streams_{direction}_per_protocol"].items():
+                _, protocol = cast("tuple[Hashable, str]", key)
+                found[direction, protocol] = found.get((direction, protocol), 0) + count
+        return found
 
     # --- counting -----------------------------------------------------------------------------------------------------
 

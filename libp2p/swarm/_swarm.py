@@ -6,7 +6,7 @@ It owns every connection's supervisor, every dial and every accept loop, all in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import trio
@@ -30,6 +30,7 @@ from ..abc import (
 from ..addressing import host_port, is_relay
 from ..errors import ConnectionClosed, ConnectionDenied, DialError, LimitExceeded, TransportError
 from ..events import ConnectionEnded, ConnectionOpened, Event, PeerConnected, PeerDisconnected
+from ..metrics import Metric
 from ..peer_id import PeerId
 from ._config import SwarmConfig
 from ._connection import Handler, SwarmConnection
@@ -38,6 +39,7 @@ from ._events import EventBus
 from ._gater import ContainedGater, Gater
 from ._limits import PendingToken, Scopes
 from ._listening import Listening
+from ._measured import SwarmCounters, measure_use
 from ._trim import ConnInfo, Tags, choose_victims
 from ._upgrade import Upgraded, Upgrader
 
@@ -86,6 +88,7 @@ class Swarm(Network):
         self.scopes: Scopes = Scopes(config.limits)
         self.tags: Tags = Tags()
         self.events: EventBus = EventBus()
+        self._counters = SwarmCounters()
         upgrader = Upgrader(security, muxers, protector)
         self._dialing = Dialing(
             transports=self._transports,
@@ -97,6 +100,7 @@ class Swarm(Network):
             config=config,
             admit=self._admit,
             known_addrs=peerstore.addrs,
+            counters=self._counters,
         )
         self._listening = Listening(
             upgrader=upgrader,
@@ -275,6 +279,7 @@ class Swarm(Network):
         self._peerstore.add_key(peer, conn.remote_key)
         if conn.direction is Direction.OUTBOUND:
             self._peerstore.add_addrs(peer, (conn.remote_addr,), ttl=CONNECTED_TTL)
+        self._counters.opened(conn)
         self.events.publish(ConnectionOpened(peer, conn))
         if len(conns) == 1:
             self.events.publish(PeerConnected(peer))
@@ -286,6 +291,7 @@ class Swarm(Network):
             return
         conns.remove(conn)
         self._count -= 1
+        self._counters.closed(conn, trio.current_time())
         self.events.publish(ConnectionEnded(conn.peer, conn, conn.reason))
         if not conns:
             del self._connections[conn.peer]
@@ -315,6 +321,13 @@ class Swarm(Network):
     def publish(self, event: Event) -> None:
         """Tell subscribers."""
         self.events.publish(event)
+
+    def measure(self) -> Iterator[Metric]:
+        """What the swarm and its transports have counted, and what is in use."""
+        yield from self._counters.measure()
+        yield from measure_use(self._all(), self.scopes.streams().items(), self.scopes.refusals().items())
+        for transport in self._transports:
+            yield from transport.measure()
 
 
 async def _close_all(conns: Iterable[SwarmConnection]) -> None:

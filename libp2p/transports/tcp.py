@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import index
 
 import trio
@@ -19,6 +19,7 @@ from .._util.conflict import ConflictGuard
 from ..abc import Buffer, DirectStream, Listener, RawConnection, Transport
 from ..addressing import host_port, ip_addr, names
 from ..errors import TransportError
+from ..metrics import Kind, LabelValues, Metric, Value
 from ..peer_id import PeerId
 
 BACKLOG = 1024
@@ -29,16 +30,31 @@ RECEIVE_SIZE = 65536
 _SHAPES = (("ip4", "tcp"), ("ip6", "tcp"))
 
 
+class Traffic:
+    """Bytes that sockets have carried, both ways."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = 0
+
+
 class TcpStream(DirectStream):
-    """A connected socket. Owns it."""
+    """A connected socket. Owns it.
 
-    __slots__ = ("_receiving", "_sending", "_socket")
+    Args:
+        sock: connected.
+        traffic: where to count the bytes.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("_receiving", "_sending", "_socket", "_traffic")
+
+    def __init__(self, sock: socket.socket, traffic: Traffic | None = None) -> None:
         sock.setblocking(False)
         # Muxed frames are small and urgent; batching is done above, where it is known what belongs together.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
+        self._traffic = traffic or Traffic()
         self._sending = ConflictGuard("another task is sending on this stream")
         self._receiving = ConflictGuard("another task is receiving from this stream")
 
@@ -49,21 +65,26 @@ class TcpStream(DirectStream):
 
     def receive_into_nowait(self, buffer: memoryview) -> int:
         try:
-            return self._socket.recv_into(buffer)
+            size = self._socket.recv_into(buffer)
         except BlockingIOError:
             pass
         except OSError as exc:
             raise self._broken(exc) from exc
+        else:
+            self._traffic.received += size
+            return size
         # Not above: whoever waits while he handles this one would keep the other one as well, for each connection.
         raise trio.WouldBlock
 
     def send_nowait(self, data: Buffer) -> int:
         try:
-            return self._socket.send(data)
+            size = self._socket.send(data)
         except BlockingIOError:
             raise trio.WouldBlock from None
         except OSError as exc:
             raise self._broken(exc) from exc
+        self._traffic.sent += size
+        return size
 
     async def wait_readable(self) -> None:
         if self._socket.fileno() < 0:
@@ -96,6 +117,7 @@ class TcpStream(DirectStream):
                 except OSError as exc:
                     raise self._broken(exc) from exc
                 else:
+                    self._traffic.received += len(data)
                     if not waited:
                         # Taken already: from here on a cancellation would lose it.
                         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -132,8 +154,9 @@ class TcpStream(DirectStream):
 class TcpListener(Listener):
     """A listening socket. Owns it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, traffic: Traffic) -> None:
         self._socket = sock
+        self._traffic = traffic
         self._addr = _socket_addr(sock.getsockname())
 
     @property
@@ -160,7 +183,8 @@ class TcpListener(Listener):
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 try:
                     local = _socket_addr(sock.getsockname())
-                    return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=_socket_addr(remote))
+                    stream = TcpStream(sock, self._traffic)
+                    return RawConnection(stream=stream, local_addr=local, remote_addr=_socket_addr(remote))
                 except OSError:
                     sock.close()  # gone already: some systems say so here
 
@@ -195,6 +219,7 @@ class Tcp(Transport):
     def __init__(self, *, reuse_port: bool = False) -> None:
         self._reuse_port = reuse_port
         self._listening: list[TcpListener] = []
+        self._traffic = Traffic()
 
     def can_dial(self, addr: Multiaddr) -> bool:
         return names(addr) in _SHAPES
@@ -231,7 +256,7 @@ class Tcp(Transport):
             if result:
                 raise OSError(result, os.strerror(result))
             local = _socket_addr(sock.getsockname())
-            return RawConnection(stream=TcpStream(sock), local_addr=local, remote_addr=addr)
+            return RawConnection(stream=TcpStream(sock, self._traffic), local_addr=local, remote_addr=addr)
         except BaseException:
             sock.close()
             raise
@@ -277,9 +302,18 @@ class Tcp(Transport):
                 raise
         except OSError as exc:
             raise TransportError(addr, exc.strerror or str(exc)) from exc
-        listener = TcpListener(sock)
+        listener = TcpListener(sock, self._traffic)
         self._listening.append(listener)
         return listener
+
+    def measure(self) -> Iterable[Metric]:
+        """Bytes of all connections, with what security and muxers add (js ``libp2p_data_transfer_bytes_total``)."""
+        values: dict[LabelValues, Value] = {
+            ("global sent",): self._traffic.sent,
+            ("global received",): self._traffic.received,
+        }
+        help_text = "Bytes sent and received"
+        yield Metric("libp2p_data_transfer_bytes_total", help_text, Kind.COUNTER, values, ("protocol",))
 
 
 def _allow_reuse(sock: socket.socket) -> None:

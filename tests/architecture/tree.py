@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
         "libp2p.addressing",
         "libp2p.wire",
         "libp2p.errors",
+        "libp2p.metrics",
     ),
     ("libp2p.pb", "libp2p._version"),
 ]
@@ -63,6 +64,7 @@ NEVER = {
 PURE = [
     "libp2p/errors.py",
     "libp2p/events.py",
+    "libp2p/metrics.py",
     "libp2p/peer_id.py",
     "libp2p/addressing.py",
     "libp2p/wire/*.py",

@@ -15,7 +15,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from libp2p.addressing import parse
-from libp2p.transports.tcp import Tcp, TcpListener, TcpStream
+from libp2p.metrics import render
+from libp2p.transports.tcp import Tcp, TcpListener, TcpStream, Traffic
 
 pytestmark = pytest.mark.sockets
 
@@ -154,11 +155,11 @@ async def test_a_connection_that_is_gone_when_it_is_accepted(monkeypatch: pytest
     made = TcpStream.__init__
     refused: list[socket.socket] = []
 
-    def init(self: TcpStream, sock: socket.socket) -> None:
+    def init(self: TcpStream, sock: socket.socket, traffic: Traffic) -> None:
         if not refused:
             refused.append(sock)
             raise OSError(errno.EINVAL, "gone")
-        made(self, sock)
+        made(self, sock, traffic)
 
     monkeypatch.setattr(TcpStream, "__init__", init)
     theirs = await listener.accept()
@@ -187,4 +188,20 @@ async def test_dialling_from_the_listening_port() -> None:
     second = await transport.dial(theirs.addresses[0], peer=None)
     assert second.local_addr != ours.addresses[0]
     for resource in (first.stream, second.stream, ours, theirs):
+        await resource.aclose()
+
+
+async def test_bytes_are_counted_both_ways() -> None:
+    transport = Tcp()
+    listener = await transport.listen(ANY)
+    ours = await Tcp().dial(listener.addresses[0], peer=None)
+    theirs = await listener.accept()
+    await ours.stream.send_all(b"x" * 100)
+    read = 0
+    while read < 100:
+        read += len(await theirs.stream.receive_some())
+    await theirs.stream.send_all(b"y" * 7)
+    assert 'received"} 100\n' in (text := render(transport.measure()))
+    assert 'sent"} 7\n' in text
+    for resource in (ours.stream, theirs.stream, listener):
         await resource.aclose()

@@ -82,6 +82,8 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
+	anonymous bool
+	exchange  bool
 	listen    []ma.Multiaddr
 	psk       pnet.PSK // nil in the public network
 	features  bool
@@ -100,6 +102,8 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.BoolVar(&opts.anonymous, "anonymous", false, "publish without author and signature; ids are the first 8 bytes")
+	flag.BoolVar(&opts.exchange, "exchange", false, "propose other peers to those that are pruned")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err

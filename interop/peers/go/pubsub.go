@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
 )
 
@@ -26,16 +27,25 @@ type topics struct {
 	subs   map[string]*pubsub.Subscription
 }
 
-func newTopics(ctx context.Context, h host.Host, router string, out *lineWriter) (*topics, error) {
+func newTopics(ctx context.Context, h host.Host, opts options, out *lineWriter) (*topics, error) {
 	start := pubsub.NewFloodSub
-	if router == "gossipsub" {
-		start = pubsub.NewGossipSub
-	}
-	ps, err := start(ctx, h,
+	settings := []pubsub.Option{
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
-	)
+	}
+	if opts.pubsub == "gossipsub" {
+		start = pubsub.NewGossipSub
+		settings = append(settings, pubsub.WithPeerExchange(opts.exchange))
+	}
+	if opts.anonymous {
+		settings = append(settings,
+			pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
+			pubsub.WithNoAuthor(),
+			pubsub.WithMessageIdFn(firstBytes),
+		)
+	}
+	ps, err := start(ctx, h, settings...)
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +56,11 @@ func newTopics(ctx context.Context, h host.Host, router string, out *lineWriter)
 		joined: make(map[string]*pubsub.Topic),
 		subs:   make(map[string]*pubsub.Subscription),
 	}, nil
+}
+
+// firstBytes tells anonymous messages apart by their first eight bytes.
+func firstBytes(m *pb.Message) string {
+	return string(m.GetData()[:min(8, len(m.GetData()))])
 }
 
 // join needs the lock held.
@@ -74,7 +89,7 @@ func (t *topics) subscribe(ctx context.Context, name string) error {
 	self := t.host.ID()
 	sub, err := topic.Subscribe(
 		pubsub.WithBufferSize(queueSize),
-		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.GetFrom() != self }),
+		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.GetFrom() != self && m.ReceivedFrom != self }),
 	)
 	if err != nil {
 		return err

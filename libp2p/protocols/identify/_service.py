@@ -10,7 +10,7 @@ pushed to a peer that was last told the very same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -22,6 +22,7 @@ from ...abc import Connection, Direction, Host, Peerstore, ProtocolId, Service, 
 from ...addressing import Scope, ip_group, scope
 from ...errors import ConnectionClosed, DecodeError, Libp2pError
 from ...events import ConnectionEnded, ConnectionOpened, Event, ListenAddrsChanged, PeerIdentified, ProtocolsChanged
+from ...metrics import Metric, Tally
 from ...peer_id import PeerId
 from ...records.peer_record import open_peer_record
 from ._addresses import believable
@@ -116,6 +117,8 @@ class Identify(Service):
         self._nursery: trio.Nursery | None = None
         self._sessions: dict[Connection, _Session] = {}
         self._receiving = 0
+        self._identified = Tally()
+        self._pushed = Tally()
         self._sending = trio.CapacityLimiter(self._config.pushes_at_once)
         self._rate = RateLimit(
             rate=self._config.push_rate, burst=self._config.push_burst, sources=self._config.push_sources
@@ -212,6 +215,7 @@ class Identify(Service):
         except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             self._finish(session, failure=exc)
         else:
+            self._identified.add("inbound")
             self._learn(session, info)
 
     def _finish(self, session: _Session, *, failure: Exception) -> None:
@@ -285,6 +289,7 @@ class Identify(Service):
         session = self._session(host, stream.connection)
         told = self._self.common(host, stream.connection)
         await send(stream, self._self.message_for(host, stream.connection), timeout=self._config.timeout)
+        self._identified.add("outbound")
         if session is not None:
             session.told = told
 
@@ -312,6 +317,7 @@ class Identify(Service):
         except WrongKey:
             await connection.aclose()
             raise
+        self._pushed.add("inbound")
         self._learn(session, merge(session.info or IdentifyInfo(), info))
 
     def _admits(self, connection: Connection) -> bool:
@@ -366,4 +372,10 @@ class Identify(Service):
                     await send(stream, message, timeout=self._config.timeout)
         except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return  # the next change tries again; the connection's own trouble is handled where it is noticed
+        self._pushed.add("outbound")
         session.told = told
+
+    def measure(self) -> Iterable[Metric]:
+        """Messages of identify, under the names of go-libp2p's dashboards."""
+        yield self._identified.metric("libp2p_identify_identify_total", "Identify messages", "dir")
+        yield self._pushed.metric("libp2p_identify_identify_push_total", "Identify pushes", "dir")

@@ -22,6 +22,7 @@ from ...abc import Direction, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import host_port, is_relay
 from ...errors import DecodeError, RemoteProtocolError
 from ...events import PeerDisconnected, PeerIdentified
+from ...metrics import Metric
 from ...peer_id import PeerId
 from ...wire.framing import FrameBuffer
 from ._codec import Message, MessageId, decode_message, decode_rpc, frame_publish, rpc_overhead
@@ -32,6 +33,7 @@ from ._events import TopicPeerJoined, TopicPeerLeft
 from ._exchange import Connector
 from ._gossipsub import Gossipsub
 from ._link import Link, keep_writing, usable_connection
+from ._measured import measure_counts, measure_state
 from ._outbox import Outbox
 from ._router import (
     Action,
@@ -239,6 +241,13 @@ class Pubsub(Service):
         subscribers; ``subscriptions_left_out``; and what the router counts.
         """
         return dict(self._counters)
+
+    def measure(self) -> Iterable[Metric]:
+        """The same and the state of meshes and scores, under the names of js-libp2p's dashboards."""
+        router = self._router
+        topics = {topic: (router.peers(topic), router.mesh(topic)) for topic in self._subscribers}
+        yield from measure_counts(self._counters)
+        yield from measure_state(topics, self.scores().values())
 
     # --- life
 

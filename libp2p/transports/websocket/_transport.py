@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 import urllib.parse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from trio.abc import Stream as ByteStream
 from ...abc import DirectStream, Listener, RawConnection, Transport
 from ...addressing import Part, canonical_ws, from_parts, host_port, parts
 from ...errors import RemoteProtocolError, TransportError
+from ...metrics import Metric
 from ...peer_id import PeerId
 from ..tcp import Tcp
 from . import _handshake
@@ -171,6 +172,10 @@ class WebSocket(Transport):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Whatever the transport below does."""
         await self._below.run(task_status=task_status)
+
+    def measure(self) -> Iterable[Metric]:
+        """What the transport below has counted."""
+        return self._below.measure()
 
 
 def _default_client_tls() -> ssl.SSLContext:

@@ -8,6 +8,8 @@ const OPTIONS = {
   muxer: { type: 'string', default: 'yamux' },
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
+  anonymous: { type: 'boolean', default: false },
+  exchange: { type: 'boolean', default: false },
   psk: { type: 'string' },
   certificate: { type: 'string' },
   authority: { type: 'string' },
@@ -53,6 +55,8 @@ export function readArgs (argv) {
     muxer: values.muxer,
     keyType: values['key-type'],
     pubsub: values.pubsub,
+    anonymous: values.anonymous,
+    exchange: values.exchange,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features

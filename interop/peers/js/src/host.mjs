@@ -66,7 +66,16 @@ const MUXERS = {
 
 const PUBSUBS = {
   floodsub: () => ({ pubsub: floodsub({ globalSignaturePolicy: 'StrictSign' }) }),
-  gossipsub: () => ({ pubsub: gossipsub({ globalSignaturePolicy: 'StrictSign', emitSelf: false, allowPublishToZeroTopicPeers: true }) }),
+  gossipsub: ({ anonymous, exchange }) => ({
+    pubsub: gossipsub({
+      globalSignaturePolicy: anonymous ? 'StrictNoSign' : 'StrictSign',
+      // Without one the package takes author and sequence number, as the contract wants.
+      ...(anonymous ? { msgIdFn: ({ data }) => data.subarray(0, 8) } : {}),
+      doPX: exchange,
+      emitSelf: false,
+      allowPublishToZeroTopicPeers: true
+    })
+  }),
   none: () => ({})
 }
 
@@ -75,7 +84,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
-  transport, certificate, authority, security, muxer, keyType, pubsub, listen, psk
+  transport, certificate, authority, security, muxer, keyType, pubsub, anonymous, exchange, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -97,7 +106,7 @@ export async function createHost ({
       identifyPush: identifyPush(),
       // One of ours may still be closing when the next is opened.
       ping: ping({ maxOutboundStreams: 8 }),
-      ...PUBSUBS[pubsub]()
+      ...PUBSUBS[pubsub]({ anonymous, exchange })
     }
   })
 }

@@ -27,8 +27,9 @@ function reportEvents (host) {
   })
   host.services.pubsub?.addEventListener('message', ({ detail: { from, topic, data } }) => {
     // Floodsub forgets its own messages, so they can come back through a third peer.
-    if (!from.equals(host.peerId)) {
-      emit({ event: 'message', topic, from: from.toString(), data: Buffer.from(data).toString('base64') })
+    // Anonymous ones come from nobody.
+    if (from == null || !from.equals(host.peerId)) {
+      emit({ event: 'message', topic, from: from?.toString() ?? '', data: Buffer.from(data).toString('base64') })
     }
   })
 }

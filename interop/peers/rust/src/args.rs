@@ -17,6 +17,7 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
+    pub anonymous: bool,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -35,6 +36,7 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
+            anonymous: false,
             psk: None,
             certificate: None,
             authority: None,
@@ -43,9 +45,14 @@ impl Args {
         };
         let mut listen = Vec::new();
         while let Some(word) = words.next() {
-            if word == "--features" || word == "--quiet" {
-                args.features |= word == "--features";
-                args.quiet |= word == "--quiet";
+            let switch = match word.as_str() {
+                "--features" => Some(&mut args.features),
+                "--quiet" => Some(&mut args.quiet),
+                "--anonymous" => Some(&mut args.anonymous),
+                _ => None,
+            };
+            if let Some(switch) = switch {
+                *switch = true;
                 continue;
             }
             let (flag, value) = match word.split_once('=') {

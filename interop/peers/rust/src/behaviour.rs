@@ -26,6 +26,7 @@ impl Behaviour {
     pub fn new(
         keypair: &Keypair,
         pubsub: &str,
+        anonymous: bool,
         protocols: &[StreamProtocol],
     ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
         let (raw, inbound) = raw_streams::Behaviour::new(protocols);
@@ -37,7 +38,7 @@ impl Behaviour {
         );
         let pubsub = match pubsub {
             "none" => None,
-            name => Some(new_pubsub(keypair, name == "floodsub")?),
+            name => Some(new_pubsub(keypair, name == "floodsub", anonymous)?),
         };
         let behaviour = Self {
             raw,
@@ -51,18 +52,28 @@ impl Behaviour {
 
 /// The package has no floodsub that signs, but its gossipsub speaks floodsub, as StrictSign, to peers which know no
 /// more than that.
-fn new_pubsub(keypair: &Keypair, floodsub: bool) -> Result<gossipsub::Behaviour, String> {
+fn new_pubsub(
+    keypair: &Keypair,
+    floodsub: bool,
+    anonymous: bool,
+) -> Result<gossipsub::Behaviour, String> {
     let mut config = gossipsub::ConfigBuilder::default();
     config
         .validation_mode(gossipsub::ValidationMode::Strict)
         .max_transmit_size(MAX_PUBSUB_RPC)
         .message_id_fn(message_id);
+    let mut author = gossipsub::MessageAuthenticity::Signed(keypair.clone());
+    if anonymous {
+        config
+            .validation_mode(gossipsub::ValidationMode::Anonymous)
+            .message_id_fn(first_bytes);
+        author = gossipsub::MessageAuthenticity::Anonymous;
+    }
     if floodsub {
         config.support_floodsub();
     }
     let config = config.build().map_err(|e| format!("pubsub: {e}"))?;
-    let signed = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    gossipsub::Behaviour::new(signed, config).map_err(|e| format!("pubsub: {e}"))
+    gossipsub::Behaviour::new(author, config).map_err(|e| format!("pubsub: {e}"))
 }
 
 /// Author and sequence number as bytes, like the other implementations; the package's own default is a text of the two.
@@ -73,4 +84,9 @@ fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
         .unwrap_or_default();
     id.extend_from_slice(&message.sequence_number.unwrap_or_default().to_be_bytes());
     gossipsub::MessageId::from(id)
+}
+
+/// What tells anonymous messages apart.
+fn first_bytes(message: &gossipsub::Message) -> gossipsub::MessageId {
+    gossipsub::MessageId::from(&message.data[..message.data.len().min(8)])
 }

@@ -750,6 +750,25 @@ class Service(ABC):  # noqa: B024 - every method has a default; the class is wha
         return ()
 
 
+class Discovery(Protocol):
+    """Finding peers that are there for the same thing, by its name: rendezvous points, a DHT, a local network.
+
+    Both methods raise ``ValueError`` for a name that cannot be one where it looks. What fails on the way is tried again
+    inside, or raised as :class:`~libp2p.errors.Libp2pError`.
+    """
+
+    def advertise(self, name: str, /) -> AbstractAsyncContextManager[None]:
+        """Be found under ``name`` while the block is open. Entering it need not wait until that is so."""
+        ...
+
+    def find_peers(self, name: str, /) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[PeerId]]:
+        """Peers under ``name``, as they are found; their addresses are in the peerstore.
+
+        The channel may end, or go on with who comes later. The same peer may come again; this host does not.
+        """
+        ...
+
+
 class Routing(Protocol):
     """Finding peers, providers and values."""
 

@@ -5,6 +5,7 @@
 
 from ._codec import Message, MessageId, RpcLimits
 from ._config import PubsubConfig
+from ._discovery import TopicDiscovery, TopicDiscoveryConfig
 from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow, PubsubError
 from ._events import TopicPeerJoined, TopicPeerLeft
 from ._floodsub import FLOODSUB, Floodsub, FloodsubConfig
@@ -44,6 +45,8 @@ __all__ = [
     "RpcLimits",
     "ScoreThresholds",
     "SignaturePolicy",
+    "TopicDiscovery",
+    "TopicDiscoveryConfig",
     "TopicPeerJoined",
     "TopicPeerLeft",
     "TopicScore",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 import trio
@@ -15,19 +14,8 @@ from ..errors import Libp2pError
 from ..protocols.identify import identify as ask
 from ..protocols.ping import PingSession, open_ping
 from ._errors import Failure
-from ._node import Node, run
-from ._options import (
-    Json,
-    KeyFile,
-    MoreAddrs,
-    MuxerName,
-    MuxerOption,
-    PskFile,
-    SecurityOption,
-    Target,
-    Timeout,
-    Verbose,
-)
+from ._node import Node, node_command
+from ._options import MoreAddrs, Target
 from ._output import BAD, DIM, GOOD, Output, described
 from ._rtt import Rtts
 
@@ -35,26 +23,16 @@ Count = Annotated[int, typer.Option(min=0, help="How many pings; 0 for as many a
 Interval = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="From one ping to the next.")]
 
 
-def dial(
+@node_command
+async def dial(
+    node: Node,
+    out: Output,
     target: Target,
     addrs: MoreAddrs = None,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Connect to a peer, say how long it took, and hang up."""
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
-    run(partial(_dial, node, out, target, addrs or ()), out)
-
-
-async def _dial(node: Node, out: Output, target: str, addrs: Sequence[str]) -> None:
     async with node.running() as host:
-        connection, seconds = await _connected(host, out, target, addrs)
+        connection, seconds = await _connected(host, out, target, addrs or ())
         record: dict[str, str | float] = {
             "peer": str(connection.peer),
             "addr": str(connection.remote_addr),
@@ -64,37 +42,27 @@ async def _dial(node: Node, out: Output, target: str, addrs: Sequence[str]) -> N
         out.fields(record)
 
 
-def ping(
+@node_command
+async def ping(
+    node: Node,
+    out: Output,
     target: Target,
     addrs: MoreAddrs = None,
     count: Count = 4,
     interval: Interval = 1.0,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Measure round trips to a peer. Fails when no ping was answered."""
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
-    run(partial(_ping, node, out, target, addrs or (), count or math.inf, interval), out)
-
-
-async def _ping(node: Node, out: Output, target: str, addrs: Sequence[str], count: float, interval: float) -> None:
-    rtts = Rtts()
+    rtts, wanted = Rtts(), count or math.inf
     async with node.running() as host:
-        connection, seconds = await _connected(host, out, target, addrs)
+        connection, seconds = await _connected(host, out, target, addrs or ())
         peer, ms = str(connection.peer), _ms(seconds)
         out.result({"event": "connected", "peer": peer, "ms": ms}, f"connected to {peer} ", (f"in {ms} ms", DIM))
         try:
             async with open_ping(host, connection.peer, timeout=node.timeout) as session:
-                while rtts.sent < count:
+                while rtts.sent < wanted:
                     next_at = trio.current_time() + interval
                     await _ping_once(session, out, rtts)
-                    if rtts.sent < count:
+                    if rtts.sent < wanted:
                         await trio.sleep_until(next_at)
         finally:
             out.result({"event": "summary", **rtts.summary()}, rtts.text())
@@ -116,26 +84,16 @@ async def _ping_once(session: PingSession, out: Output, rtts: Rtts) -> None:
         out.result(record, (f"{rtts.sent:>3}  ", DIM), (f"{ms:.3f}", GOOD), " ms")
 
 
-def identify(
+@node_command
+async def identify(
+    node: Node,
+    out: Output,
     target: Target,
     addrs: MoreAddrs = None,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print what a peer says about itself: its software, protocols and addresses."""
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
-    run(partial(_identify, node, out, target, addrs or ()), out)
-
-
-async def _identify(node: Node, out: Output, target: str, addrs: Sequence[str]) -> None:
     async with node.running() as host:
-        connection, _ = await _connected(host, out, target, addrs)
+        connection, _ = await _connected(host, out, target, addrs or ())
         with out.waiting("asking who it is"):
             info = await ask(host, connection.peer, timeout=node.timeout)
         record = {

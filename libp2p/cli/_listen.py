@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from ..events import ConnectionEnded, ConnectionOpened, Event, ListenAddrsChanged, PeerIdentified
 from ..protocols.echo import Echo
-from ._node import Node, announce, run
-from ._options import (
-    Json,
-    KeyFile,
-    MuxerName,
-    MuxerOption,
-    PskFile,
-    SecurityOption,
-    Timeout,
-    Verbose,
-    check_addrs,
-)
+from ._metrics import MetricsAddress, serving_metrics
+from ._node import Node, announce, node_command
+from ._options import check_addrs
 from ._output import BAD, DIM, GOOD, NAME, Output
 
 EVERYWHERE = "/ip4/0.0.0.0/tcp/0"
@@ -32,27 +22,13 @@ Where = Annotated[
 ]
 
 
-def listen(
-    addrs: Where = None,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
-) -> None:
+@node_command
+async def listen(node: Node, out: Output, addrs: Where = None, metrics: MetricsAddress = None) -> None:
     """Run a node that serves echo, ping and identify, until it is interrupted.
 
     Prints the addresses to reach it at. With -v, or as JSON, also who connects and who leaves.
     """
-    node = Node(key=key, listen=addrs or [EVERYWHERE], timeout=timeout, security=security, psk=psk, muxer=muxer)
-    out = Output(as_json=as_json, verbose=verbose)
-    run(partial(_listen, node, out), out)
-
-
-async def _listen(node: Node, out: Output) -> None:
-    async with node.running(Echo()) as host:
+    async with node.listening(addrs or [EVERYWHERE]).running(Echo()) as host, serving_metrics(host, out, metrics):
         with host.subscribe(ConnectionOpened, ConnectionEnded, PeerIdentified, ListenAddrsChanged) as events:
             out.note((f"{host.local_peer} listens on these addresses; Ctrl-C ends it", DIM))
             announce(host, out, results=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 import trio
 import typer
@@ -27,7 +30,7 @@ from ..security.tls import Tls
 from ..swarm import SwarmConfig
 from ._errors import Interrupted
 from ._logs import configure
-from ._options import MuxerName, Security
+from ._options import Json, KeyFile, MuxerName, MuxerOption, PskFile, Security, SecurityOption, Timeout, Verbose
 from ._output import DIM, Output
 
 SECURITY: dict[Security, SecurityFactory] = {
@@ -71,6 +74,10 @@ class Node:
             yield host
         watch.check()
 
+    def listening(self, addrs: Sequence[str] | None) -> Node:
+        """The same node, listening on ``addrs``."""
+        return replace(self, listen=addrs or ())
+
     def _open(self, services: Sequence[Service]) -> AbstractAsyncContextManager[Host]:
         return open_host(
             key=None if self.key is None else load(self.key),
@@ -110,6 +117,44 @@ class _SignalWatch:
             async for self._received in signals:
                 break
         scope.cancel()
+
+
+Command: TypeAlias = Callable[..., Awaitable[None]]
+"""An async function of a node, an output and what else the command takes."""
+
+
+def node_command(command: Command) -> Callable[..., None]:
+    """Make a command of the program out of ``command``: one that runs a node.
+
+    It takes the parameters of ``command``, but for the first two, and the options that all such commands have.
+    """
+
+    def run_command(**given: object) -> None:
+        shared = {name: given.pop(name) for name in options}
+        node, out = _from_options(**shared)  # type: ignore[arg-type]
+        run(partial(command, node, out, **given), out)
+
+    own = [*inspect.signature(command, eval_str=True).parameters.values()][2:]
+    options = inspect.signature(_from_options, eval_str=True).parameters
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *options.values())]
+    # What typer reads.
+    run_command.__doc__, run_command.__name__ = command.__doc__, command.__name__
+    run_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    cast("Any", run_command).__signature__ = inspect.Signature(parameters)
+    return run_command
+
+
+def _from_options(
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    security: SecurityOption = None,
+    psk: PskFile = None,
+    muxer: MuxerOption = MuxerName.YAMUX,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> tuple[Node, Output]:
+    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
+    return node, Output(as_json=as_json, verbose=verbose)
 
 
 def announce(host: Host, out: Output, *, results: bool = False) -> None:

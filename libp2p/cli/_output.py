@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeAlias
 
 from rich.cells import cell_len
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..errors import DialError
 from ._text import clean
+from ._view import View, open_view
 
 Part: TypeAlias = "str | tuple[str, str]"
 """A piece of a line: text, or text and its style."""
@@ -104,6 +105,10 @@ class Output:
                 yield
         else:
             yield
+
+    def view(self) -> AbstractContextManager[View]:
+        """Show something again and again while the block is open."""
+        return open_view(self._out, as_json=self.as_json, in_place=self.is_terminal)
 
     def draw_input(self, prompt: str, typed: str) -> None:
         """Show ``prompt`` and the end of ``typed`` on the line where the cursor is, and leave the cursor behind it."""

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 import trio
 import typer
 
+from ..abc import Host
+from ..peer_id import PeerId
 from ..protocols.pubsub import Messages, Pubsub
-from ._node import Node, run
-from ._options import (
-    Json,
-    KeyFile,
-    Listen,
-    MuxerName,
-    MuxerOption,
-    PskFile,
-    SecurityOption,
-    Timeout,
-    Verbose,
-    check_addrs,
-)
+from ._node import Node, node_command
+from ._options import Listen, check_addrs
 from ._output import NAME, Output
-from ._rooms import author, described, fail_when_alone, join, wait_for_company, watch_people
+from ._rooms import author, described, fail_when_alone, in_topic, join, wait_for_company, watch_people
 from ._typed import PipedLines
+from ._view import View
 
 app = typer.Typer(help="Send and receive messages of topics.", no_args_is_help=True)
 
@@ -48,39 +39,15 @@ MinPeers = Annotated[int, typer.Option("--wait-for", min=1, metavar="N", help="P
 
 
 @app.command()
-def sub(
-    topic: Topic,
-    peers: Peers = None,
-    listen: Listen = None,
-    count: SubCount = 0,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
+@node_command
+async def sub(
+    node: Node, out: Output, topic: Topic, peers: Peers = None, listen: Listen = None, count: SubCount = 0
 ) -> None:
     """Print the messages of TOPIC as they come. With -v, or as JSON, also which peers are in it."""
-    _check_company(peers, listen)
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
-    run(partial(_sub, node, out, topic, peers or (), count or math.inf), out)
-
-
-async def _sub(node: Node, out: Output, topic: str, peers: Sequence[str], count: float) -> None:
-    pubsub = Pubsub()
-    async with (
-        node.running(pubsub) as host,
-        pubsub.subscribe(topic) as messages,
-        trio.open_nursery() as nursery,
-    ):
-        await join(host, out, peers)
-        nursery.start_soon(fail_when_alone, host, node, pubsub, messages)
+    async with in_topic(_in_company(node, peers, listen), out, topic, peers or ()) as room:
         if out.as_json or out.verbose:
-            nursery.start_soon(watch_people, host, pubsub, topic, out.result)
-        await _print(messages, out, count)
-        nursery.cancel_scope.cancel()
+            room.nursery.start_soon(watch_people, room.host, room.pubsub, topic, out.result)
+        await _print(room.messages, out, count or math.inf)
 
 
 async def _print(messages: Messages, out: Output, count: float) -> None:
@@ -96,36 +63,23 @@ async def _print(messages: Messages, out: Output, count: float) -> None:
 
 
 @app.command()
-def pub(
+@node_command
+async def pub(
+    node: Node,
+    out: Output,
     topic: Topic,
     messages: MessageArgs = None,
     peers: Peers = None,
     listen: Listen = None,
     wait_for: MinPeers = 1,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Publish messages to TOPIC, once somebody is subscribed to it.
 
     With --listen it waits for subscribers as long as it takes, else for --timeout.
     """
-    _check_company(peers, listen)
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
-    run(partial(_pub, node, out, topic, messages or (), peers or (), wait_for), out)
-
-
-async def _pub(
-    node: Node, out: Output, topic: str, messages: Sequence[str], peers: Sequence[str], wait_for: int
-) -> None:
-    pubsub = Pubsub()
+    pubsub, node = Pubsub(), _in_company(node, peers, listen)
     async with node.running(pubsub) as host:
-        await join(host, out, peers)
+        await join(host, out, peers or ())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail_when_alone, host, node, pubsub)
             await wait_for_company(host, pubsub, topic, wait_for, patience=math.inf if node.listen else node.timeout)
@@ -149,56 +103,51 @@ async def _publish_lines(pubsub: Pubsub, topic: str, out: Output) -> int:
 
 
 @app.command()
-def mesh(
+@node_command
+async def mesh(
+    node: Node,
+    out: Output,
     topic: Topic,
     peers: Peers = None,
     listen: Listen = None,
     count: LookCount = 0,
     interval: Interval = 1.0,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Join TOPIC and show, again and again, who is in it: whether in our mesh, and the score we give."""
-    _check_company(peers, listen)
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, security=security, psk=psk, muxer=muxer)
-    run(partial(_mesh, node, out, topic, peers or (), count or math.inf, interval), out)
+    async with in_topic(_in_company(node, peers, listen), out, topic, peers or ()) as room:
+        with out.view() as view:
+            looks = 0
+            while not count or looks < count:
+                await trio.sleep(interval)
+                _show_mesh(room.host, room.pubsub, view, topic)
+                looks += 1
 
 
-async def _mesh(node: Node, out: Output, topic: str, peers: Sequence[str], count: float, interval: float) -> None:
-    pubsub = Pubsub()
-    async with (
-        node.running(pubsub) as host,
-        pubsub.subscribe(topic),
-        trio.open_nursery() as nursery,
-    ):
-        await join(host, out, peers)
-        nursery.start_soon(fail_when_alone, host, node, pubsub)
-        looks = 0
-        while True:
-            await trio.sleep(interval)
-            _show_mesh(pubsub, out, topic)
-            looks += 1
-            if looks >= count:
-                break
-        nursery.cancel_scope.cancel()
-
-
-def _show_mesh(pubsub: Pubsub, out: Output, topic: str) -> None:
-    members, scores = pubsub.mesh(topic), pubsub.scores()
+def _show_mesh(host: Host, pubsub: Pubsub, view: View, topic: str) -> None:
+    members, scores, counted = pubsub.mesh(topic), pubsub.scores(), pubsub.metrics()
     rows = [(peer, peer in members, scores.get(peer, 0.0)) for peer in pubsub.peers(topic)]
     # The mesh first, the best first.
     rows.sort(key=lambda row: (not row[1], -row[2]))
     found = [{"peer": str(peer), "mesh": inside, "score": round(score, 3)} for peer, inside, score in rows]
-    lines = [f"{peer.short()}  {'mesh' if inside else '    '}  {score:8.2f}" for peer, inside, score in rows]
-    out.listing({"topic": topic, "peers": found}, [f"{len(members)} of {len(rows)} peers are in the mesh", *lines])
+    delivered, duplicates = counted.get("delivered", 0), counted.get("duplicates", 0)
+    view.draw(
+        {"topic": topic, "peers": found, "delivered": delivered, "duplicates": duplicates},
+        title=f"{len(members)} of {len(rows)} peers are in the mesh",
+        caption=f"{delivered} messages, {duplicates} copies",
+        columns=("peer", "mesh", "score", "address"),
+        rows=[
+            (peer.short(), "mesh" if inside else "", f"{score:8.2f}", _address(host, peer))
+            for peer, inside, score in rows
+        ],
+    )
 
 
-def _check_company(peers: Sequence[str] | None, listen: Sequence[str] | None) -> None:
+def _address(host: Host, peer: PeerId) -> str:
+    return next((str(connection.remote_addr) for connection in host.connections(peer)), "")
+
+
+def _in_company(node: Node, peers: Sequence[str] | None, listen: Sequence[str] | None) -> Node:
+    """``node``, listening, if it can have anybody to talk to."""
     if not peers and not listen:
         raise typer.BadParameter("give --peer ADDR, or --listen ADDR, or both: a node alone has nobody to talk to")
+    return node.listening(listen)

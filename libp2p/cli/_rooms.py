@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -27,6 +29,41 @@ class Show(Protocol):
 
 _GLANCE = 0.02
 """Seconds between two looks whether the last messages have been read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A topic this node is in.
+
+    Attributes:
+        messages: those of the topic.
+        nursery: for what goes on while it is.
+    """
+
+    host: Host
+    pubsub: Pubsub
+    messages: Messages
+    nursery: trio.Nursery
+
+
+@asynccontextmanager
+async def in_topic(node: Node, out: Output, topic: str, addrs: Sequence[str]) -> AsyncIterator[Room]:
+    """Run ``node``, subscribed to ``topic`` and connected to ``addrs``, while the block is open.
+
+    Raises:
+        DialError: none of ``addrs`` could be reached.
+        Failure: the last peer is gone, and nobody can come.
+    """
+    pubsub = Pubsub()
+    async with (
+        node.running(pubsub) as host,
+        pubsub.subscribe(topic) as messages,
+        trio.open_nursery() as nursery,
+    ):
+        await join(host, out, addrs)
+        nursery.start_soon(fail_when_alone, host, node, pubsub, messages)
+        yield Room(host, pubsub, messages, nursery)
+        nursery.cancel_scope.cancel()
 
 
 async def join(host: Host, out: Output, addrs: Sequence[str]) -> None:

@@ -98,3 +98,15 @@ def test_progress_and_colours() -> None:
         terminal.until("connecting to /ip4/127.0.0.1/tcp/1")
         terminal.until("\x1b\\[[0-9;]*merror: ")
         assert process.wait(PATIENCE) == 1
+
+
+def test_a_mesh_is_a_table_that_stays_in_its_place() -> None:
+    with Program("pubsub", "sub", "news", "--listen", "/ip4/127.0.0.1/tcp/0", "--json") as sub:
+        addr = sub.event("listening")["addrs"][0]
+        looks = ("--count", "3", "--interval", "0.5")
+        with on_a_terminal("pubsub", "mesh", "news", "--peer", addr, *looks) as (terminal, process, _):
+            terminal.until("1 of 1 peers are in the mesh")
+            terminal.until("peer.*mesh.*score.*address")
+            terminal.until("│ mesh .*/ip4/127.0.0.1/tcp/")
+            terminal.until("\x1b\\[1A.*1 of 1 peers are in the mesh")
+            assert process.wait(PATIENCE) == 0

@@ -14,7 +14,7 @@ import libp2p
 from libp2p.abc import Muxer, SecurityFactory, Transport, TransportFactory
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
-from libp2p.protocols.pubsub import Floodsub, Pubsub, Router
+from libp2p.protocols.pubsub import Floodsub, Message, MessageId, Pubsub, Router, SignaturePolicy
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
@@ -172,6 +172,11 @@ class Ours:
         await stream.send_eof()
 
 
+def first_bytes(message: Message) -> MessageId:
+    """What tells anonymous messages apart, here and for the peers."""
+    return message.data[:8]
+
+
 def flags(stack: str) -> dict[str, str]:
     """What a peer is started with to speak ``stack``."""
     if stack == "quic-v1":
@@ -193,16 +198,20 @@ async def open_ours(
     listen: bool | str = False,
     transports: Sequence[Transport | TransportFactory] | None = None,
     router: Router | None = None,
+    anonymous: bool = False,
 ) -> AsyncIterator[Ours]:
     """Run our side.
 
     ``listen`` says whether, over TCP or QUIC, or where; ``psk`` is the key of a private network, in hexadecimal;
-    the router is floodsub unless another one is given.
+    the router is floodsub unless another one is given; ``anonymous`` is pubsub without authors and signatures.
     """
     muxers: list[Muxer] = [MUXERS[stack]()] if stack in MUXERS else []
     if transports is None:
         transports = [Quic] if stack == "quic-v1" else [Tcp()]
     pubsub = Pubsub(router or Floodsub())
+    if anonymous:
+        policy = SignaturePolicy.STRICT_NO_SIGN
+        pubsub = Pubsub(router or Floodsub(), signature_policy=policy, message_id=first_bytes)
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
         listen=[listen if isinstance(listen, str) else _listen(stack)] if listen else [],

@@ -72,6 +72,12 @@ class Peer:
                         return event
                 await self._event.wait()
 
+    async def events_of(self, kind: str, count: int, *, limit: float = 60.0) -> None:
+        """Wait until there were ``count`` events of ``kind``."""
+        with trio.fail_after(limit):
+            while sum(event["event"] == kind for event in self.events) < count:
+                await self._event.wait()
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self.process.send_signal(signal.SIGKILL)
@@ -109,11 +115,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def start_peer(name: str, **flags: str) -> AsyncIterator[Peer]:
-    """Run the peer called ``name`` with ``--flag value`` for each flag, and end it afterwards."""
+async def start_peer(name: str, **flags: str | bool) -> AsyncIterator[Peer]:
+    """Run the peer called ``name`` with ``--flag value`` for each flag, and end it afterwards; True is no value."""
     command = [str(BUILD / f"{name}-peer")]
     for flag, value in flags.items():
-        command += [f"--{flag.replace('_', '-')}", value]
+        if value is not False:
+            command += [f"--{flag.replace('_', '-')}", *([] if value is True else [value])]
     async with run_peer(name, command) as peer:
         yield peer
 

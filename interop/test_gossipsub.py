@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,16 @@ import trio
 
 import libp2p
 from libp2p.abc import ProtocolId
-from libp2p.protocols.pubsub import MESHSUB_11, MESHSUB_12, Gossipsub, Message, Messages
+from libp2p.protocols.pubsub import (
+    MESHSUB_11,
+    MESHSUB_12,
+    Gossipsub,
+    GossipsubConfig,
+    Message,
+    MessageId,
+    Messages,
+    ScoreThresholds,
+)
 from libp2p.protocols.pubsub.routing import Action, Count
 
 from .conftest import Record
@@ -64,6 +73,23 @@ class Gossiper(Gossipsub):
 
     def _take_graft(self, peer: libp2p.PeerId, topic: str, now: float) -> list[Action]:
         return [Count("graft_refused"), self._prune(peer, topic, now)]
+
+
+class Attentive(Gossipsub):
+    """Remembers what it was told not to send.
+
+    Attributes:
+        unwanted: the ids.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(random.Random())
+        self.unwanted: list[MessageId] = []
+
+    def _take_idontwant(self, peer: libp2p.PeerId, known: Any, entries: Iterable[Sequence[MessageId]]) -> list[Action]:
+        entries = list(entries)
+        self.unwanted += [message_id for entry in entries for message_id in entry]
+        return super()._take_idontwant(peer, known, entries)
 
 
 @asynccontextmanager
@@ -158,6 +184,107 @@ async def test_large_messages(name: str, role: str) -> None:
                 await from_peer(peer, random.randbytes(size), [messages])
 
 
+async def test_idontwant(name: str) -> None:
+    """A peer that has a large message tells the others so, before they send it another copy."""
+    with trio.fail_after(90):
+        attentive = Attentive()
+        async with (
+            connected(name, Gossipsub(random.Random()), "dial") as (first, peer, _),
+            open_ours(stack="yamux", router=attentive) as second,
+            second.pubsub.subscribe(TOPIC),
+        ):
+            await second.host.connect(peer.addr)
+            # In the mesh of the peer, too: only those are told.
+            while not (first.pubsub.mesh(TOPIC) and second.pubsub.mesh(TOPIC)):
+                await trio.sleep(0.05)
+            sent: list[MessageId] = []
+            while not attentive.unwanted:
+                sent.append(await first.pubsub.publish(TOPIC, random.randbytes(60_000)))
+                await trio.sleep(0.5)
+            assert set(attentive.unwanted) <= set(sent)
+
+
+@pytest.mark.parametrize("hub", ["theirs", "ours"])
+async def test_peer_exchange(name: str, hub: str) -> None:
+    """Who leaves a mesh tells those in it of each other, with signed records, and they connect."""
+    if name == "rust" or (name == "js" and hub == "ours"):
+        pytest.skip(f"unsupported by peer: {NO_EXCHANGE[name]}")
+    with trio.fail_after(90):
+        await (_exchange_by_peer(name) if hub == "theirs" else _exchange_by_us(name))
+
+
+NO_EXCHANGE = {
+    "rust": "it proposes peers without records, and connects to none",
+    "js": "it takes proposals only of peers with a score of ten, which only an application can give",
+}
+
+
+async def _exchange_by_peer(name: str) -> None:
+    trusting = GossipsubConfig(thresholds=ScoreThresholds(accept_exchange=0))
+    async with (
+        start_peer(name, pubsub="gossipsub", exchange=True) as peer,
+        open_ours(stack="yamux", listen=True, router=Gossipsub(random.Random(), trusting)) as one,
+        open_ours(stack="yamux", listen=True, router=Gossipsub(random.Random(), trusting)) as other,
+        one.pubsub.subscribe(TOPIC),
+        other.pubsub.subscribe(TOPIC),
+    ):
+        await peer("subscribe", topic=TOPIC)
+        for ours in (one, other):
+            await ours.host.connect(peer.addr)
+        while not (one.pubsub.mesh(TOPIC) and other.pubsub.mesh(TOPIC)):
+            await trio.sleep(0.05)
+        await peer("unsubscribe", topic=TOPIC)
+        await one.pubsub.wait_for_peers(TOPIC)
+        assert one.pubsub.peers(TOPIC) == (other.host.local_peer,)
+
+
+async def _exchange_by_us(name: str) -> None:
+    router = Gossipsub(random.Random(), GossipsubConfig(exchange=True))
+    async with (
+        open_ours(stack="yamux", listen=True, router=router) as ours,
+        start_peer(name, pubsub="gossipsub") as one,
+        start_peer(name, pubsub="gossipsub") as other,
+    ):
+        async with ours.pubsub.subscribe(TOPIC):
+            for peer in (one, other):
+                await peer("subscribe", topic=TOPIC)
+                await peer("dial", addr=ours.addr)
+            while len(ours.pubsub.mesh(TOPIC)) < 2:
+                await trio.sleep(0.05)
+            while any(ours.host.peerstore.envelope(peer) is None for peer in ours.pubsub.mesh(TOPIC)):
+                await trio.sleep(0.05)
+        while other.peer_id not in (await one("connections"))["peers"]:
+            await trio.sleep(0.1)
+
+
+FLOOD = 1000
+
+
+async def test_a_flood(name: str) -> None:
+    """As fast as it goes, both ways at the same time: nothing is lost."""
+    with trio.fail_after(120):
+        async with connected(name, Gossipsub(random.Random()), "dial") as (ours, peer, messages):
+            while not ours.pubsub.mesh(TOPIC):
+                await trio.sleep(0.05)
+
+            async def publish() -> None:
+                for number in range(FLOOD):
+                    await ours.pubsub.publish(TOPIC, b"from us %d" % number)
+
+            async def have_published() -> None:
+                for number in range(FLOOD):
+                    data = base64.b64encode(b"from them %d" % number).decode()
+                    await peer("publish", topic=TOPIC, data=data)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(publish)
+                nursery.start_soon(have_published)
+                got = {(await messages.receive()).data for _ in range(FLOOD)}
+            assert got == {b"from them %d" % number for number in range(FLOOD)}
+            await peer.events_of("message", FLOOD)
+            assert "dropped_outbound" not in ours.pubsub.metrics()
+
+
 async def test_a_host_that_closes_after_publishing(name: str) -> None:
     """Everything it published has arrived."""
     with trio.fail_after(90):
@@ -172,7 +299,8 @@ async def test_a_host_that_closes_after_publishing(name: str) -> None:
                 await peer.event("message", data=base64.b64encode(b"%d" % number).decode())
 
 
-async def test_mixed_mesh(built: dict[str, dict[str, Any]], record: Record) -> None:
+@pytest.mark.parametrize("policy", ["signed", "anonymous"])
+async def test_mixed_mesh(built: dict[str, dict[str, Any]], record: Record, policy: str) -> None:
     """Two of each and four of ours, each connected to some others: everybody gets everything."""
     started = time.monotonic()
     names = [name for name in built if name in NATIVE and "gossipsub" in built[name]["pubsub"]]
@@ -181,23 +309,26 @@ async def test_mixed_mesh(built: dict[str, dict[str, Any]], record: Record) -> N
     failure = ""
     try:
         with trio.fail_after(240):
-            await _mixed_mesh([name for name in names for _ in range(2)])
+            await _mixed_mesh([name for name in names for _ in range(2)], anonymous=policy == "anonymous")
     except Exception as exc:
         failure = repr(exc)[:300]
         raise
     finally:
         for name in names:
             status = "fail" if failure else "pass"
-            record("mixed_mesh", name, "yamux", "", status, failure, time.monotonic() - started)
+            record(f"mixed_mesh_{policy}", name, "yamux", "", status, failure, time.monotonic() - started)
 
 
-async def _mixed_mesh(names: Sequence[str]) -> None:
+async def _mixed_mesh(names: Sequence[str], *, anonymous: bool) -> None:
     async with AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(start_peer(name, pubsub="gossipsub")) for name in names]
+        peers = [
+            await stack.enter_async_context(start_peer(name, pubsub="gossipsub", anonymous=anonymous)) for name in names
+        ]
         versions: list[Gossipsub] = [Gossipsub(random.Random()), Gossipsub(random.Random())]
         routers = [*versions, Old(MESHSUB_11), Old(MESHSUB_12)]
         ours = [
-            await stack.enter_async_context(open_ours(stack="yamux", listen=True, router=router)) for router in routers
+            await stack.enter_async_context(open_ours(stack="yamux", listen=True, router=router, anonymous=anonymous))
+            for router in routers
         ]
         inboxes = [await stack.enter_async_context(one.pubsub.subscribe(TOPIC)) for one in ours]
         for peer in peers:
@@ -221,6 +352,11 @@ async def _mixed_mesh(names: Sequence[str]) -> None:
             for index, one in enumerate(ours):
                 sent.append(b"ours %d %d" % (index, number))
                 await one.pubsub.publish(TOPIC, sent[-1])
+        # Close to what one RPC takes.
+        sent.append(b"ours 0 9" + random.randbytes(1_000_000))
+        await ours[0].pubsub.publish(TOPIC, sent[-1])
+        sent.append(b"peer 0 9" + random.randbytes(1_000_000))
+        await peers[0]("publish", topic=TOPIC, data=base64.b64encode(sent[-1]).decode())
         for index, peer in enumerate(peers):
             for data in sent:
                 if not data.startswith(b"peer %d " % index):

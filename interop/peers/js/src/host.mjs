@@ -64,13 +64,21 @@ const MUXERS = {
   mplex: () => mplex({ disconnectThreshold: UNLIMITED, maxEarlyStreams: UNLIMITED })
 }
 
+const firstBytes = ({ data }) => data.subarray(0, 8)
+
+const authorAndNumber = ({ from, sequenceNumber }) => {
+  const number = Buffer.alloc(8)
+  number.writeBigUInt64BE(sequenceNumber)
+  return Buffer.concat([from.toMultihash().bytes, number])
+}
+
 const PUBSUBS = {
   floodsub: () => ({ pubsub: floodsub({ globalSignaturePolicy: 'StrictSign' }) }),
   gossipsub: ({ anonymous, exchange }) => ({
     pubsub: gossipsub({
       globalSignaturePolicy: anonymous ? 'StrictNoSign' : 'StrictSign',
-      // Without one the package takes author and sequence number, as the contract wants.
-      ...(anonymous ? { msgIdFn: ({ data }) => data.subarray(0, 8) } : {}),
+      // The package's own ids begin with the author's key instead of its peer id, and mean nothing to others.
+      msgIdFn: anonymous ? firstBytes : authorAndNumber,
       doPX: exchange,
       emitSelf: false,
       allowPublishToZeroTopicPeers: true

@@ -38,12 +38,11 @@ func newTopics(ctx context.Context, h host.Host, opts options, out *lineWriter) 
 		start = pubsub.NewGossipSub
 		settings = append(settings, pubsub.WithPeerExchange(opts.exchange))
 	}
-	if opts.anonymous {
-		settings = append(settings,
-			pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
-			pubsub.WithNoAuthor(),
-			pubsub.WithMessageIdFn(firstBytes),
-		)
+	if opts.signatures == "none" {
+		settings = append(settings, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor())
+	}
+	if opts.messageID == "first8" {
+		settings = append(settings, pubsub.WithMessageIdFn(firstBytes))
 	}
 	ps, err := start(ctx, h, settings...)
 	if err != nil {
@@ -58,7 +57,7 @@ func newTopics(ctx context.Context, h host.Host, opts options, out *lineWriter) 
 	}, nil
 }
 
-// firstBytes tells anonymous messages apart by their first eight bytes.
+// firstBytes tells messages apart by their first eight bytes.
 func firstBytes(m *pb.Message) string {
 	return string(m.GetData()[:min(8, len(m.GetData()))])
 }

@@ -8,7 +8,8 @@ const OPTIONS = {
   muxer: { type: 'string', default: 'yamux' },
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
-  anonymous: { type: 'boolean', default: false },
+  signatures: { type: 'string', default: 'strict' },
+  'message-id': { type: 'string', default: 'default' },
   exchange: { type: 'boolean', default: false },
   psk: { type: 'string' },
   certificate: { type: 'string' },
@@ -29,7 +30,9 @@ const ALLOWED = {
   security: FEATURES.securities,
   muxer: FEATURES.muxers,
   'key-type': FEATURES.key_types,
-  pubsub: [...FEATURES.pubsub, 'none']
+  pubsub: [...FEATURES.pubsub, 'none'],
+  signatures: FEATURES.signatures,
+  'message-id': FEATURES.message_ids
 }
 
 /** Reads the command line; throws with a reason when a flag or its value is not known. */
@@ -55,7 +58,8 @@ export function readArgs (argv) {
     muxer: values.muxer,
     keyType: values['key-type'],
     pubsub: values.pubsub,
-    anonymous: values.anonymous,
+    signatures: values.signatures,
+    messageId: values['message-id'],
     exchange: values.exchange,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,

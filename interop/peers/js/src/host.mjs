@@ -74,11 +74,11 @@ const authorAndNumber = ({ from, sequenceNumber }) => {
 
 const PUBSUBS = {
   floodsub: () => ({ pubsub: floodsub({ globalSignaturePolicy: 'StrictSign' }) }),
-  gossipsub: ({ anonymous, exchange }) => ({
+  gossipsub: ({ signatures, messageId, exchange }) => ({
     pubsub: gossipsub({
-      globalSignaturePolicy: anonymous ? 'StrictNoSign' : 'StrictSign',
+      globalSignaturePolicy: signatures === 'none' ? 'StrictNoSign' : 'StrictSign',
       // The package's own ids begin with the author's key instead of its peer id, and mean nothing to others.
-      msgIdFn: anonymous ? firstBytes : authorAndNumber,
+      msgIdFn: messageId === 'first8' ? firstBytes : authorAndNumber,
       doPX: exchange,
       emitSelf: false,
       allowPublishToZeroTopicPeers: true
@@ -92,7 +92,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
-  transport, certificate, authority, security, muxer, keyType, pubsub, anonymous, exchange, listen, psk
+  transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -114,7 +114,7 @@ export async function createHost ({
       identifyPush: identifyPush(),
       // One of ours may still be closing when the next is opened.
       ping: ping({ maxOutboundStreams: 8 }),
-      ...PUBSUBS[pubsub]({ anonymous, exchange })
+      ...PUBSUBS[pubsub]({ signatures, messageId, exchange })
     }
   })
 }

@@ -8,6 +8,8 @@ pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
 pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
+pub const SIGNATURES: &[&str] = &["strict", "none"];
+pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
 
 #[derive(Clone)]
 pub struct Args {
@@ -17,7 +19,8 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
-    pub anonymous: bool,
+    pub signatures: String,
+    pub message_id: String,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -36,7 +39,8 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
-            anonymous: false,
+            signatures: SIGNATURES[0].into(),
+            message_id: MESSAGE_IDS[0].into(),
             psk: None,
             certificate: None,
             authority: None,
@@ -48,7 +52,6 @@ impl Args {
             let switch = match word.as_str() {
                 "--features" => Some(&mut args.features),
                 "--quiet" => Some(&mut args.quiet),
-                "--anonymous" => Some(&mut args.anonymous),
                 _ => None,
             };
             if let Some(switch) = switch {
@@ -69,6 +72,8 @@ impl Args {
                 "--muxer" => args.muxer = one_of(MUXERS, &flag, value)?,
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
+                "--signatures" => args.signatures = one_of(SIGNATURES, &flag, value)?,
+                "--message-id" => args.message_id = one_of(MESSAGE_IDS, &flag, value)?,
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -142,6 +147,8 @@ pub fn features() -> Value {
         "key_types": KEY_TYPES,
         "pubsub": PUBSUBS,
         "psk": true,
+        "signatures": SIGNATURES,
+        "message_ids": MESSAGE_IDS,
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

@@ -8,7 +8,10 @@ use libp2p::{
 };
 use tokio::sync::mpsc;
 
-use crate::raw_streams::{self, InboundStream};
+use crate::{
+    args::Args,
+    raw_streams::{self, InboundStream},
+};
 
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 const MAX_PUBSUB_RPC: usize = 1024 * 1024;
@@ -25,8 +28,7 @@ pub struct Behaviour {
 impl Behaviour {
     pub fn new(
         keypair: &Keypair,
-        pubsub: &str,
-        anonymous: bool,
+        args: &Args,
         protocols: &[StreamProtocol],
     ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
         let (raw, inbound) = raw_streams::Behaviour::new(protocols);
@@ -36,9 +38,9 @@ impl Behaviour {
             identify::Config::new(PROTOCOL_VERSION.into(), keypair.public())
                 .with_push_listen_addr_updates(true),
         );
-        let pubsub = match pubsub {
+        let pubsub = match args.pubsub.as_str() {
             "none" => None,
-            name => Some(new_pubsub(keypair, name == "floodsub", anonymous)?),
+            _ => Some(new_pubsub(keypair, args)?),
         };
         let behaviour = Self {
             raw,
@@ -52,24 +54,21 @@ impl Behaviour {
 
 /// The package has no floodsub that signs, but its gossipsub speaks floodsub, as StrictSign, to peers which know no
 /// more than that.
-fn new_pubsub(
-    keypair: &Keypair,
-    floodsub: bool,
-    anonymous: bool,
-) -> Result<gossipsub::Behaviour, String> {
+fn new_pubsub(keypair: &Keypair, args: &Args) -> Result<gossipsub::Behaviour, String> {
     let mut config = gossipsub::ConfigBuilder::default();
     config
         .validation_mode(gossipsub::ValidationMode::Strict)
         .max_transmit_size(MAX_PUBSUB_RPC)
         .message_id_fn(message_id);
     let mut author = gossipsub::MessageAuthenticity::Signed(keypair.clone());
-    if anonymous {
-        config
-            .validation_mode(gossipsub::ValidationMode::Anonymous)
-            .message_id_fn(first_bytes);
+    if args.signatures == "none" {
+        config.validation_mode(gossipsub::ValidationMode::Anonymous);
         author = gossipsub::MessageAuthenticity::Anonymous;
     }
-    if floodsub {
+    if args.message_id == "first8" {
+        config.message_id_fn(first_bytes);
+    }
+    if args.pubsub == "floodsub" {
         config.support_floodsub();
     }
     let config = config.build().map_err(|e| format!("pubsub: {e}"))?;
@@ -86,7 +85,7 @@ fn message_id(message: &gossipsub::Message) -> gossipsub::MessageId {
     gossipsub::MessageId::from(id)
 }
 
-/// What tells anonymous messages apart.
+/// For messages that say in their first eight bytes what tells them apart.
 fn first_bytes(message: &gossipsub::Message) -> gossipsub::MessageId {
     gossipsub::MessageId::from(&message.data[..message.data.len().min(8)])
 }

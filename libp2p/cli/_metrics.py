@@ -108,13 +108,13 @@ async def _answer(clients: trio.Semaphore, text: Callable[[], str], stream: trio
 
 async def _request(stream: trio.SocketStream) -> bytes:
     """What was asked, up to the empty line, or as much of it as is taken."""
-    request = b""
+    request = bytearray()
     while _END not in request and len(request) < MAX_REQUEST:
         chunk = await stream.receive_some(MAX_REQUEST)
         if not chunk:
             break
         request += chunk
-    return request
+    return bytes(request)
 
 
 def respond(request: bytes, text: Callable[[], str]) -> bytes:

@@ -31,12 +31,18 @@ _SHAPES = (("ip4", "tcp"), ("ip6", "tcp"))
 
 
 class Traffic:
-    """Bytes that sockets have carried, both ways."""
+    """Bytes that sockets have carried.
+
+    Attributes:
+        sent: by all of them.
+        received: likewise.
+    """
 
     __slots__ = ("received", "sent")
 
     def __init__(self) -> None:
-        self.sent = self.received = 0
+        self.sent: int = 0
+        self.received: int = 0
 
 
 class TcpStream(DirectStream):

@@ -342,7 +342,7 @@ async def _mixed_mesh(names: Sequence[str], *, anonymous: bool) -> None:
                     await node("dial", addr=addr)
                 else:
                     await node.host.connect(addr)
-        await trio.sleep(5)
+        await trio.sleep(3)
         sent: list[bytes] = []
         for number in range(5):
             for index, peer in enumerate(peers):

@@ -31,7 +31,7 @@ async def test_scenario(scenario: Scenario, built: dict[str, dict[str, Any]], re
     started, failure = time.monotonic(), ""
     names = [name for name in STAND_INS if name in built]
     nodes = ["ours", "ours", "ours", *(name for name in names for _ in range(2))]
-    plan = Plan(nodes=len(nodes), connections=4, messages=5, setup=4, interval=1, settle=5)
+    plan = Plan(nodes=len(nodes), connections=4, messages=4, setup=4, interval=1, settle=4)
     script = scenario(plan, random.Random(1))
     try:
         said = await play(script, nodes, tmp_path, timeout=60)

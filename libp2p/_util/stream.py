@@ -214,12 +214,22 @@ class MachineStream(MuxedStream):
         return chunk[start:] if start else chunk
 
     def receive_nowait(self) -> bytes:
-        """The next chunk if it is there already. Raises ``trio.WouldBlock`` when it is not, or nothing will come."""
-        if not self._chunks or self._busy_reading:
+        """The next chunk, or the end, or ``trio.WouldBlock``; see :class:`libp2p.abc.Stream`."""
+        if self._busy_reading:
+            raise trio.BusyResourceError("another task is reading from this stream")
+        if self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
+        if self._opening is not None:
             raise trio.WouldBlock
-        chunk = self._next_chunk(None)
-        self._consumed(len(chunk))
-        return chunk
+        if self._chunks:
+            chunk = self._next_chunk(None)
+            self._consumed(len(chunk))
+            return chunk
+        if self._failure is not None:
+            raise self._failure()
+        if self._eof:
+            return b""
+        raise trio.WouldBlock
 
     # --- negotiation
 
@@ -377,8 +387,13 @@ class MachineStream(MuxedStream):
             self._busy_writing = False
             self._mux.pass_turn()
 
-    async def send_eof(self) -> None:
-        """Half-close: the peer reads to the end, this side goes on reading. Idempotent."""
+    async def send_eof(self, last: Buffer = b"") -> None:
+        """Send ``last``, then half-close; see :class:`libp2p.abc.Stream`."""
+        if last:
+            try:
+                self.send_nowait(last)
+            except trio.WouldBlock:
+                await self.send_all(last)
         if self._busy_writing:
             raise trio.BusyResourceError("another task is writing to this stream")
         if not self._sent_eof:
@@ -401,23 +416,28 @@ class MachineStream(MuxedStream):
             if self._failure is None:
                 self._mux.reset(self, code)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Send what is queued and FIN, and stop reading. Does not wait for the peer.
 
         When another task is in the middle of ``send_all`` the stream is reset instead: half a message must not look
         whole.
         """
-        if not self._closed:
-            if self._busy_writing:
-                self.reset()
-            else:
-                if self._failure is None:
-                    self._send_prefix()
-                self._close()
-                if self._failure is None:
-                    self._mux.close(self, send_eof=not self._sent_eof)
-                    self._sent_eof = True
-                    self._mux.flush_later()
+        if self._closed:
+            return
+        if self._busy_writing:
+            self.reset()
+            return
+        if self._failure is None:
+            self._send_prefix()
+        self._close()
+        if self._failure is None:
+            self._mux.close(self, send_eof=not self._sent_eof)
+            self._sent_eof = True
+            self._mux.flush_later()
+
+    async def aclose(self) -> None:
+        """:meth:`close`, and a checkpoint."""
+        self.close()
         await checkpoint()
 
     def _close(self) -> None:

@@ -190,7 +190,8 @@ class MachineStream(MuxedStream):
                 raise self._failure()
             if self._eof:
                 return False
-            self._send_prefix()
+            if self._prefix:
+                self._send_prefix()
             self._mux.about_to_read(self)
             if self._failure is not None:
                 continue  # the write found the connection lost: nobody would wake this task any more
@@ -289,9 +290,8 @@ class MachineStream(MuxedStream):
         raise self._failure()
 
     def _send_prefix(self) -> None:
-        if self._prefix:
-            prefix, self._prefix = self._prefix, b""
-            self._mux.send_now(self, prefix)
+        prefix, self._prefix = self._prefix, b""
+        self._mux.send_now(self, prefix)
 
     # --- writing
 
@@ -399,7 +399,8 @@ class MachineStream(MuxedStream):
         if not self._sent_eof:
             if self._stopped is None:  # a peer that reads no more will not miss it
                 self._check_writable()
-            self._send_prefix()
+            if self._prefix:
+                self._send_prefix()
             self._sent_eof = True
             self._mux.machine.send_eof(self.id)
             self._mux.flush_later()
@@ -427,7 +428,7 @@ class MachineStream(MuxedStream):
         if self._busy_writing:
             self.reset()
             return
-        if self._failure is None:
+        if self._prefix and self._failure is None:
             self._send_prefix()
         self._close()
         if self._failure is None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import trio
 
-from .._util.eager import receive_eagerly
+from .._util.eager import receive_eagerly, send_eagerly
 from ..abc import Buffer, Host, ProtocolId, Service, Stream, StreamHandler, Target
 from ..errors import RemoteProtocolError
 
@@ -92,6 +92,7 @@ async def perf(host: Host, target: Target, *, upload: int, download: int, chunk:
     async with await host.open_stream(target, PERF) as stream:
         started = trio.current_time()
         await _send(stream, _header.pack(download), upload, chunk)
+        await stream.send_eof()
         received = len(data := await stream.receive_some())
         turned = trio.current_time() if upload else started
         while data:
@@ -110,18 +111,19 @@ async def perf(host: Host, target: Target, *, upload: int, download: int, chunk:
 
 
 async def _receive_header(stream: Stream) -> int:
-    header = bytearray()
+    """How much is asked for. What follows the header in its last chunk is upload, and of no meaning."""
+    header = await receive_eagerly(stream)
     while len(header) < _header.size:
-        data = await stream.receive_some(_header.size - len(header))
+        data = await receive_eagerly(stream)
         if not data:
             raise RemoteProtocolError(f"the stream ended within its header of {_header.size} bytes")
-        header += data
-    number: int = _header.unpack(header)[0]
+        header = header + data
+    number: int = _header.unpack_from(header)[0]
     return number
 
 
 async def _send(stream: Stream, first: bytes, size: int, chunk: int) -> None:
-    """Send ``first`` and ``size`` bytes more, of no meaning, and half-close."""
+    """Send ``first`` and ``size`` bytes more, of no meaning."""
     blank = bytes(min(size, chunk))
     data: Buffer = first + blank[: max(chunk - len(first), 1)]  # in one piece when they are few
     size -= len(data) - len(first)
@@ -133,7 +135,7 @@ async def _send(stream: Stream, first: bytes, size: int, chunk: int) -> None:
             queued = 0
         data = blank if size >= chunk else memoryview(blank)[:size]
         size -= len(data)
-    await stream.send_eof(data)
+    await send_eagerly(stream, data)
 
 
 def _sent_now(stream: Stream, data: Buffer) -> bool:

@@ -36,12 +36,12 @@ class TopicDiscoveryConfig:
     """Topics that company is looked for (ours); what is subscribed to later goes without."""
     interval: float = 1.0
     """Between two looks at which topics this host is subscribed to (go)."""
-    look: float = 60.0
+    look: float = 20.0
     """How long one look goes on when it finds too few (ours)."""
     connect_timeout: float = 10.0
     """For one peer (go)."""
     first_pause: float = 1.0
-    """After a look that led to somebody (ours)."""
+    """Before the first look, for hosts that start together to be found, and after one that was of use (ours)."""
     max_pause: float = 60.0
     """After many that did not: pauses double (ours)."""
     retry: float = 60.0
@@ -136,6 +136,7 @@ class TopicDiscovery(Service):
 
     async def _search(self, host: Host, topic: str) -> None:
         pause = self._config.first_pause
+        await self._rest(pause)
         while True:
             with host.subscribe(TopicPeerLeft) as events:
                 while self._is_enough(topic):

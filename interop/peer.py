@@ -72,12 +72,6 @@ class Peer:
                         return event
                 await self._event.wait()
 
-    async def events_of(self, kind: str, count: int, *, limit: float = 60.0) -> None:
-        """Wait until there were ``count`` events of ``kind``."""
-        with trio.fail_after(limit):
-            while sum(event["event"] == kind for event in self.events) < count:
-                await self._event.wait()
-
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self.process.send_signal(signal.SIGKILL)

@@ -257,34 +257,6 @@ async def _exchange_by_us(name: str) -> None:
             await trio.sleep(0.1)
 
 
-FLOOD = 1000
-
-
-async def test_a_flood(name: str) -> None:
-    """As fast as it goes, both ways at the same time: nothing is lost."""
-    with trio.fail_after(120):
-        async with connected(name, Gossipsub(random.Random()), "dial") as (ours, peer, messages):
-            while not ours.pubsub.mesh(TOPIC):
-                await trio.sleep(0.05)
-
-            async def publish() -> None:
-                for number in range(FLOOD):
-                    await ours.pubsub.publish(TOPIC, b"from us %d" % number)
-
-            async def have_published() -> None:
-                for number in range(FLOOD):
-                    data = base64.b64encode(b"from them %d" % number).decode()
-                    await peer("publish", topic=TOPIC, data=data)
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(publish)
-                nursery.start_soon(have_published)
-                got = {(await messages.receive()).data for _ in range(FLOOD)}
-            assert got == {b"from them %d" % number for number in range(FLOOD)}
-            await peer.events_of("message", FLOOD)
-            assert "dropped_outbound" not in ours.pubsub.metrics()
-
-
 async def test_a_host_that_closes_after_publishing(name: str) -> None:
     """Everything it published has arrived."""
     with trio.fail_after(90):

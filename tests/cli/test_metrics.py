@@ -58,7 +58,7 @@ async def _ask(*chunks: bytes, clients: int = 1, eof: bool = False) -> bytes:
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         serve = partial(_metrics._answer, trio.Semaphore(clients), lambda: "a 1\n")
-        nursery.start_soon(serve, theirs)  # type: ignore[arg-type]
+        nursery.start_soon(serve, theirs)
         for chunk in chunks:
             await ours.send_all(chunk)
         if eof:

@@ -69,8 +69,8 @@ async def dht(n: int, *, clients: int = 0, **given: Any) -> AsyncIterator[list[N
                 task_status.started(node)
                 await finished.wait()
 
-        for number in range(n):
-            nodes.append(await nursery.start(keep, number))
+        while len(nodes) < n:
+            nodes.append(await nursery.start(keep, len(nodes)))
         await trio.sleep(5)
         for node in nodes:
             await node.kad.refresh()

@@ -213,9 +213,13 @@ class LookupSimulation:
         run = _Run(Query(target.point, asking.peer, seeds, self._query))
         events: list[tuple[float, int, SimulatedPeer]] = []
         while not run.query.finished:
-            for peer in run.query.next():
+            for peer in run.query.next(run.seconds):
                 self._serial += 1
                 heapq.heappush(events, (run.seconds + self._wait(peer), self._serial, self._by_peer[peer]))
+            timeout = run.query.next_timeout()
+            if timeout is not None and events and timeout < events[0][0]:
+                run.seconds = timeout
+                continue
             run.seconds, _, answering = heapq.heappop(events)
             if answering.role is Role.DEAD:
                 run.query.failed(answering.peer)

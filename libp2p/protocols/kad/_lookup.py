@@ -91,14 +91,20 @@ class _Lookup:
         self.query = Query(self._point, self._host.local_peer, seeds, self._config.query)
         self._members.table.looked_up(self._point, trio.current_time())
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_over, nursery)
             self._go_on(nursery)
-        await trio.lowlevel.checkpoint()
+
+    async def _pass_over(self, nursery: trio.Nursery) -> None:
+        """Go on when somebody has been waited for long enough."""
+        while True:
+            await trio.sleep(self._config.query.patience / 4)
+            self._go_on(nursery)
 
     def _go_on(self, nursery: trio.Nursery) -> None:
         if self.query.finished:
             nursery.cancel_scope.cancel()
         else:
-            for peer in self.query.next():
+            for peer in self.query.next(trio.current_time()):
                 nursery.start_soon(self._ask, peer, nursery)
 
     async def _ask(self, peer: PeerId, nursery: trio.Nursery) -> None:

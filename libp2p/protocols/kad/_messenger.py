@@ -14,7 +14,7 @@ import trio
 
 from ..._util.bounded import LruMap
 from ...abc import Host, Stream
-from ...errors import DecodeError, RemoteProtocolError, ServiceError
+from ...errors import DecodeError, NoAddresses, RemoteProtocolError, ServiceError
 from ...peer_id import PeerId
 from ...wire.framing import FrameBuffer, frame
 from ._addrs import readable
@@ -76,8 +76,12 @@ class Messenger:
                     await stream.send_all(frame(encode(message)))
 
     async def _open(self, peer: PeerId, addrs: Sequence[bytes]) -> Stream:
-        found = [] if self._host.connections(peer) else readable(addrs, peer)
-        connection = await self._host.connect(peer, found)
+        host = self._host
+        found = [] if host.connections(peer) else readable(addrs, peer) or host.peerstore.addrs(peer)
+        if not found and not host.connections(peer):
+            # The host would ask its routing for addresses, which is us.
+            raise NoAddresses(peer)
+        connection = await host.connect(peer, found)
         if connection.limited:
             raise LimitedConnection(f"{peer} is reached through a relay with limits")
         return await connection.open_stream(self._config.protocol)

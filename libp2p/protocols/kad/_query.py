@@ -8,8 +8,9 @@ query asks whoever is among the ``k`` nearest of all paths and was not asked yet
 have answered.
 
 Bounds. A peer that names nearer peers for ever wins at most ``max_asked`` questions; one IP group gets at most
-``per_group`` candidates in, whatever it names (case K6, K8). Time is the driver's: it reports whoever is too slow as
-failed, and drops a query whose deadline has come.
+``per_group`` candidates in, whatever it names (case K6, K8). Who has not answered for ``patience`` seconds is passed
+over: the query goes on, and ends, as if that peer were not there, and still takes its answer if it comes. The driver
+reports who is too slow altogether as failed, and drops a query whose deadline has come.
 
 Source: libp2p/specs kad-dht, "Peer routing".
 """
@@ -41,15 +42,18 @@ class QueryConfig:
     """Peers that are asked in all (case K8)."""
     per_group: int = 6
     """Candidates of one IP group (ours; case K6)."""
+    patience: float = 2.0
+    """Seconds after which a peer that has not answered is passed over (ours; case K8)."""
 
     def __post_init__(self) -> None:
-        if min(self.k, self.alpha, self.beta, self.paths, self.max_asked, self.per_group) < 1:
+        if min(self.k, self.alpha, self.beta, self.paths, self.max_asked, self.per_group) < 1 or self.patience <= 0:
             raise ValueError("the bounds of a query must be positive")
 
 
 class _State(enum.Enum):
     NEW = enum.auto()
     ASKED = enum.auto()
+    SLOW = enum.auto()
     ANSWERED = enum.auto()
 
 
@@ -59,6 +63,7 @@ class _Candidate:
     distance: int
     path: int
     state: _State = _State.NEW
+    asked_at: float = 0.0
 
 
 class Query:
@@ -85,6 +90,8 @@ class Query:
         self._known: dict[PeerId, _Candidate | None] = {local: None}  # None: never to be asked, or not again
         self._depth: dict[PeerId, int] = {}
         self._order: list[tuple[int, PeerId]] = []
+        # Those under way, in the order in which they were asked; the slow ones are not among them any more.
+        self._asked: dict[PeerId, _Candidate] = {}
         self._in_flight = 0
         self._groups: dict[bytes, int] = {}
         for number, seed in enumerate(sorted(seeds, key=lambda peer: point_of(bytes(peer)) ^ target)):
@@ -98,11 +105,11 @@ class Query:
         Args:
             closer: whom it named, each with its IP groups.
         """
-        candidate = self._known.get(peer)
-        if candidate is None or candidate.state is not _State.ASKED:
+        candidate = self._take(peer)
+        if candidate is None:
             return
         candidate.state = _State.ANSWERED
-        self._in_flight -= 1
+        bisect.insort(self._order, (candidate.distance, peer))
         depth = self._depth[peer]
         self.hops = max(self.hops, depth + 1)
         for found, groups in closer:
@@ -114,12 +121,21 @@ class Query:
 
     def failed(self, peer: PeerId) -> None:
         """A peer that was asked did not answer, or answered nonsense: it is out."""
+        if self._take(peer) is not None:
+            self._known[peer] = None
+
+    def _take(self, peer: PeerId) -> _Candidate | None:
+        """The candidate that was asked and not heard of since, out of the order; None when it is no such."""
         candidate = self._known.get(peer)
-        if candidate is None or candidate.state is not _State.ASKED:
-            return
+        if candidate is None or candidate.state not in (_State.ASKED, _State.SLOW):
+            return None
         self._in_flight -= 1
-        self._known[peer] = None
-        del self._order[bisect.bisect_left(self._order, (candidate.distance, peer))]
+        self._pass_over(candidate)
+        return candidate
+
+    def _pass_over(self, candidate: _Candidate) -> None:
+        if self._asked.pop(candidate.peer, None) is not None:
+            del self._order[bisect.bisect_left(self._order, (candidate.distance, candidate.peer))]
 
     def _learn(self, peer: PeerId, path: int, depth: int) -> None:
         if peer in self._known:
@@ -131,25 +147,36 @@ class Query:
 
     # --- outputs
 
-    def next(self) -> list[PeerId]:
-        """Whom to ask now. Each is to be reported as answered or failed."""
+    def next(self, now: float) -> list[PeerId]:
+        """Whom to ask now. Each is to be reported as answered or failed. To be called at :meth:`next_timeout`, too."""
+        while (timeout := self.next_timeout()) is not None and timeout <= now:
+            slow = next(iter(self._asked.values()))
+            slow.state = _State.SLOW
+            self._pass_over(slow)
         chosen: list[PeerId] = []
         room = min(self.config.alpha - self._in_flight, self.config.max_asked - self.asked)
         for candidate in self._wanted(room) if room > 0 else ():
-            candidate.state = _State.ASKED
+            candidate.state, candidate.asked_at = _State.ASKED, now
+            self._asked[candidate.peer] = candidate
             chosen.append(candidate.peer)
         self._in_flight += len(chosen)
         self.asked += len(chosen)
         return chosen
+
+    def next_timeout(self) -> float | None:
+        """When the next peer is to be passed over; None when nobody is waited for."""
+        oldest = next(iter(self._asked.values()), None)
+        return None if oldest is None else oldest.asked_at + self.config.patience
 
     @property
     def finished(self) -> bool:
         """Whether there is nobody to ask and nobody to wait for."""
         if not self._in_flight and (self.asked >= self.config.max_asked or not self._wanted(1)):
             return True
-        return not self._unfinished_paths() and all(
-            candidate.state is _State.ANSWERED for candidate in self._nearest(self.config.k)
-        )
+        nearest = self._nearest(self.config.k)
+        # With fewer than k, a slow one may still be somebody.
+        complete = len(nearest) == self.config.k or not self._in_flight
+        return complete and not self._unfinished_paths() and all(each.state is _State.ANSWERED for each in nearest)
 
     def closest(self, count: int | None = None) -> list[PeerId]:
         """Those that have answered, the nearest first; by default at most ``k``."""

@@ -113,6 +113,7 @@ class Kademlia(Service, Routing):
                     )
                     await nursery.start(store.run)
                     self._choose_mode(host)
+                    self._remember_bootstrap(host)  # the first lookup may come before they have answered
                     for peer in {connection.peer: None for connection in host.connections()}:
                         self._on_protocols(node, peer, host.peerstore.protocols(peer))
                     task_status.started()
@@ -171,7 +172,12 @@ class Kademlia(Service, Routing):
                 node.members.check(peer)
             await trio.sleep(_TEND_INTERVAL)
 
+    def _remember_bootstrap(self, host: Host) -> None:
+        for peer, addrs in self._bootstrap.items():
+            host.peerstore.add_addrs(peer, addrs, ttl=self.config.found_addrs_ttl)
+
     async def _join(self, node: Node) -> None:
+        self._remember_bootstrap(node.host)
         async with trio.open_nursery() as nursery:
             for peer, addrs in self._bootstrap.items():
                 nursery.start_soon(self._ask_bootstrap, node, peer, addrs)

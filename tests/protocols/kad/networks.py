@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +47,8 @@ async def open_node(network: MemoryNetwork, name: str, *, ip: str | None = None,
     """One node. ``given``: the ``bootstrap`` addresses, a ``store``, what to change in the configuration."""
     known = {key: given.pop(key) for key in ("bootstrap", "store") if key in given}
     strict = given.pop("strict", True)
-    services: Sequence[Callable[[], Any]] = given.pop("services", ())
     kad = Kademlia(config(**given), rng=random.Random(name), clock=trio.current_time, **known)
-    everything = [lambda: kad, *services]
-    async with open_memory_host(network, name=name, ip=ip, services=everything, strict=strict) as host:
+    async with open_memory_host(network, name=name, ip=ip, services=[lambda: kad], strict=strict, routing=kad) as host:
         yield Node(host, kad)
 
 

@@ -35,16 +35,16 @@ def make(*seeds: PeerId, **changes: int) -> Query:
 def test_nobody_to_ask() -> None:
     query = make()
     assert query.finished
-    assert query.next() == []
+    assert query.next(0.0) == []
     assert query.closest() == []
 
 
 def test_it_asks_the_nearest_and_no_more_than_alpha() -> None:
     query = make(*BY_DISTANCE[:15], alpha=3, paths=1)
-    assert query.next() == BY_DISTANCE[:3]
-    assert query.next() == []
+    assert query.next(0.0) == BY_DISTANCE[:3]
+    assert query.next(0.0) == []
     query.answered(BY_DISTANCE[1])
-    assert query.next() == [BY_DISTANCE[3]]
+    assert query.next(0.0) == [BY_DISTANCE[3]]
     assert not query.finished
 
 
@@ -52,7 +52,7 @@ def test_it_follows_nearer_peers_and_ends_when_the_nearest_have_answered() -> No
     query = make(BY_DISTANCE[100], k=3, alpha=2, paths=1, beta=1)
     asked: list[PeerId] = []
     while not query.finished:
-        for each in query.next():
+        for each in query.next(0.0):
             asked.append(each)
             rank = BY_DISTANCE.index(each)
             query.answered(each, plain(*BY_DISTANCE[max(0, rank - 40) : rank]))
@@ -63,14 +63,14 @@ def test_it_follows_nearer_peers_and_ends_when_the_nearest_have_answered() -> No
 
 def test_failures_are_replaced() -> None:
     query = make(*BY_DISTANCE[:4], k=2, paths=1, beta=1)
-    query.next()
+    query.next(0.0)
     query.failed(BY_DISTANCE[0])
     query.failed(BY_DISTANCE[0])
     query.failed(LOCAL)
     query.answered(BY_DISTANCE[0])
     query.answered(BY_DISTANCE[1])
     assert not query.finished
-    assert query.next() == [BY_DISTANCE[2]]
+    assert query.next(0.0) == [BY_DISTANCE[2]]
     query.answered(BY_DISTANCE[2])
     assert query.finished
     assert query.closest() == BY_DISTANCE[1:3]
@@ -80,21 +80,21 @@ def test_failures_are_replaced() -> None:
 def test_k4_nobody_is_asked_twice_and_never_this_host() -> None:
     """K4."""
     query = make(BY_DISTANCE[5], paths=1)
-    assert query.next() == [BY_DISTANCE[5]]
+    assert query.next(0.0) == [BY_DISTANCE[5]]
     query.answered(BY_DISTANCE[5], plain(LOCAL, BY_DISTANCE[5], BY_DISTANCE[7], BY_DISTANCE[7]))
     query.answered(BY_DISTANCE[5], plain(BY_DISTANCE[9]))  # it was not asked again
-    assert query.next() == [BY_DISTANCE[7]]
+    assert query.next(0.0) == [BY_DISTANCE[7]]
     query.failed(BY_DISTANCE[7])
-    assert query.next() == []
+    assert query.next(0.0) == []
     assert query.finished
 
 
 def test_k6_a_group_gets_few_candidates_in() -> None:
     """K6."""
     query = make(BY_DISTANCE[100], paths=1, per_group=2)
-    query.next()
+    query.next(0.0)
     query.answered(BY_DISTANCE[100], [(each, (b"g",)) for each in BY_DISTANCE[:20]])
-    assert query.next() == BY_DISTANCE[:2]
+    assert query.next(0.0) == BY_DISTANCE[:2]
 
 
 def test_k8_endless_nearer_peers() -> None:
@@ -102,7 +102,7 @@ def test_k8_endless_nearer_peers() -> None:
     rng = random.Random(1)
     query = make(*BY_DISTANCE[:20])
     while not query.finished:
-        for each in query.next():
+        for each in query.next(0.0):
             fresh = [PeerId.from_bytes(b"\x12\x20" + rng.randbytes(32)) for _ in range(20)]
             query.answered(each, plain(*fresh))
     assert query.asked <= 200
@@ -110,25 +110,25 @@ def test_k8_endless_nearer_peers() -> None:
 
 def test_k8_the_last_questions_are_waited_for() -> None:
     query = make(*BY_DISTANCE[:4], max_asked=2, paths=1)
-    assert query.next() == BY_DISTANCE[:2]
+    assert query.next(0.0) == BY_DISTANCE[:2]
     query.answered(BY_DISTANCE[0])
     assert not query.finished
     query.failed(BY_DISTANCE[1])
     assert query.finished
-    assert query.next() == []
+    assert query.next(0.0) == []
 
 
 def test_paths_are_asked_in_turn_and_stay_apart() -> None:
     query = make(*BY_DISTANCE[100:104], paths=2, alpha=2, beta=1, k=2)
-    first, second = query.next()
+    first, second = query.next(0.0)
     assert (first, second) == (BY_DISTANCE[100], BY_DISTANCE[101])
     query.answered(first, plain(*BY_DISTANCE[:10]))  # a liar, perhaps
     query.answered(second, plain(*BY_DISTANCE[50:60], *BY_DISTANCE[:2]))
-    assert query.next() == [BY_DISTANCE[0], BY_DISTANCE[50]]
+    assert query.next(0.0) == [BY_DISTANCE[0], BY_DISTANCE[50]]
     query.failed(BY_DISTANCE[0])
     query.answered(BY_DISTANCE[50])
     # The second path has arrived; the first goes on alone.
-    assert query.next() == BY_DISTANCE[1:3]
+    assert query.next(0.0) == BY_DISTANCE[1:3]
     query.answered(BY_DISTANCE[1])
     query.answered(BY_DISTANCE[2])
     assert query.finished
@@ -137,15 +137,43 @@ def test_paths_are_asked_in_turn_and_stay_apart() -> None:
 
 def test_when_all_paths_have_arrived_the_nearest_are_asked() -> None:
     query = make(*BY_DISTANCE[:10], paths=1, alpha=4, beta=1, k=6)
-    assert query.next() == BY_DISTANCE[:4]
+    assert query.next(0.0) == BY_DISTANCE[:4]
     query.answered(BY_DISTANCE[0])
-    assert query.next() == [BY_DISTANCE[4]]
+    assert query.next(0.0) == [BY_DISTANCE[4]]
     for each in BY_DISTANCE[1:5]:
         query.answered(each)
-    assert query.next() == [BY_DISTANCE[5]]
+    assert query.next(0.0) == [BY_DISTANCE[5]]
     query.answered(BY_DISTANCE[5])
     assert query.finished
     assert query.closest() == BY_DISTANCE[:6]
+
+
+def test_k8_who_is_slow_is_passed_over_and_still_heard() -> None:
+    """K8: the lookup ends without it; its question still counts as one under way."""
+    query = make(*BY_DISTANCE[:4], k=2, alpha=3, paths=1, beta=1, patience=2.0)
+    assert query.next_timeout() is None
+    assert query.next(0.0) == BY_DISTANCE[:2]
+    assert query.next_timeout() == 2.0
+    query.answered(BY_DISTANCE[1])
+    assert query.next(1.9) == []
+    assert query.next(2.0) == [BY_DISTANCE[2]]
+    assert not query.finished
+    query.answered(BY_DISTANCE[2])
+    assert query.finished
+    assert query.closest() == BY_DISTANCE[1:3]
+    query.answered(BY_DISTANCE[0])
+    assert query.closest() == BY_DISTANCE[:2]
+
+
+def test_k8_when_all_are_slow_they_are_waited_for() -> None:
+    query = make(*BY_DISTANCE[:2], paths=1)
+    query.next(0.0)
+    assert query.next(2.0) == []
+    assert not query.finished
+    query.failed(BY_DISTANCE[0])
+    assert not query.finished
+    query.failed(BY_DISTANCE[1])
+    assert query.finished
 
 
 def test_bounds_are_positive() -> None:

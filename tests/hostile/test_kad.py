@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -39,7 +40,7 @@ async def answers(stream: Stream, count: int) -> list[Message]:
 
 
 @asynccontextmanager
-async def attacked(**given: float) -> AsyncIterator[tuple[Node, Callable[[], object]]]:
+async def attacked(**given: Any) -> AsyncIterator[tuple[Node, Callable[[], Awaitable[Stream]]]]:
     """A server, and how its attacker opens a stream to it."""
     network = MemoryNetwork(0)
     async with open_node(network, "server", **given) as server, open_memory_host(network, name="evil") as evil:
@@ -115,10 +116,9 @@ async def test_kd9_add_provider_is_not_answered_and_third_parties_are_refused() 
     """KD9, K3, K4."""
     async with attacked() as (server, open_stream):
         async with await open_stream() as stream:
-            me = stream.connection
             for infos in (
                 (PeerInfo(peer(1), (ADDR,)),),  # somebody else
-                (PeerInfo(_local_of(server, me), ()),),  # no address
+                (PeerInfo(_attacker(server), ()),),  # no address
             ):
                 message = Message(type=MessageType.ADD_PROVIDER, key=b"content", providers=infos)
                 await stream.send_all(frame(encode(message)))
@@ -130,7 +130,7 @@ async def test_kd9_add_provider_is_not_answered_and_third_parties_are_refused() 
         assert counters["refused: provider without address"] == 1
 
 
-def _local_of(server: Node, connection: object) -> PeerId:
+def _attacker(server: Node) -> PeerId:
     (inbound,) = server.host.connections()
     return inbound.peer
 

@@ -45,6 +45,7 @@ type features struct {
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
 	DHT         []string          `json:"dht"`
+	Namespaces  []string          `json:"dht_namespaces"`
 	PSK         bool              `json:"psk"`
 	Unsupported map[string]string `json:"unsupported"`
 }
@@ -59,6 +60,7 @@ func supported() features {
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "none"},
 		DHT:         []string{"server", "client", "none"},
+		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}

@@ -38,7 +38,7 @@ SENT_ADDRS = 8
 MAX_ADDR = 1024
 """Bytes of an address that is used."""
 
-_LARGE = 64 * 1024
+_LARGE = 16 * 1024
 _MAX_FIELDS = 10_000
 _TYPE, _KEY, _RECORD, _CLOSER, _PROVIDERS = 1, 2, 3, 8, 9
 _PEER_ID, _PEER_ADDR = 1, 2

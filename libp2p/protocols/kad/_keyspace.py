@@ -9,8 +9,10 @@ Source: libp2p/specs kad-dht, "Distance".
 from __future__ import annotations
 
 import hashlib
-import random
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import random
 
 Point: TypeAlias = int
 """A place in the key space."""

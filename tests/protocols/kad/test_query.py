@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def plain(*peers: PeerId) -> list[tuple[PeerId, Sequence[bytes]]]:
     return [(each, ()) for each in peers]
 
 
-def make(*seeds: PeerId, **changes: int) -> Query:
+def make(*seeds: PeerId, **changes: Any) -> Query:
     return Query(TARGET, LOCAL, seeds, QueryConfig(**changes))
 
 

@@ -128,6 +128,7 @@ def test_kd15_sent_size() -> None:
     closer = encode_closer_peers([encode_closer(info) for info in infos], MAX_SENT)
     assert len(closer) <= MAX_SENT
     assert len(decode(closer).closer) == 2
+    assert len(decode(encode_closer_peers([encode_closer(info) for info in infos[:1]], MAX_SENT)).closer) == 1
 
 
 def test_a_large_record_leaves_room_for_peers() -> None:

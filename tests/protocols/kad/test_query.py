@@ -40,6 +40,11 @@ def test_nobody_to_ask() -> None:
     assert query.closest() == []
 
 
+def test_seeds_are_asked_once_and_never_this_host() -> None:
+    query = make(BY_DISTANCE[0], LOCAL, BY_DISTANCE[0], paths=1)
+    assert query.next(0.0) == [BY_DISTANCE[0]]
+
+
 def test_it_asks_the_nearest_and_no_more_than_alpha() -> None:
     query = make(*BY_DISTANCE[:15], alpha=3, paths=1)
     assert query.next(0.0) == BY_DISTANCE[:3]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import trio
 
-from ..._util.bounded import LruMap
 from ...abc import Host, Stream
 from ...errors import DecodeError, NoAddresses, RemoteProtocolError, ServiceError
 from ...peer_id import PeerId
@@ -43,7 +42,8 @@ class Messenger:
     def __init__(self, host: Host, config: KadConfig) -> None:
         self._host = host
         self._config = config
-        self._idle: LruMap[PeerId, _Idle] = LruMap(config.idle_streams)
+        # In the order in which they became idle.
+        self._idle: dict[PeerId, _Idle] = {}
 
     async def ask(self, peer: PeerId, message: Message, addrs: Sequence[bytes] = ()) -> Message:
         """Send a request and return the answer.
@@ -104,7 +104,7 @@ class Messenger:
     # --- idle streams
 
     def _take(self, peer: PeerId) -> Stream | None:
-        idle = self._idle.pop(peer)
+        idle = self._idle.pop(peer, None)
         return None if idle is None else idle.stream
 
     def _keep(self, peer: PeerId, stream: Stream) -> None:
@@ -114,13 +114,12 @@ class Messenger:
         self._idle[peer] = _Idle(stream, trio.current_time() + self._config.idle_timeout / 2)
 
     def _drop(self, peer: PeerId) -> None:
-        if (idle := self._idle.pop(peer)) is not None:
-            idle.stream.reset()
+        self._idle.pop(peer).stream.reset()
 
     def sweep(self) -> None:
         """End streams that were idle for too long."""
         now = trio.current_time()
-        for peer in [peer for peer in self._idle if (idle := self._idle.get(peer)) is None or idle.until <= now]:
+        for peer in [peer for peer, idle in self._idle.items() if idle.until <= now]:
             self._drop(peer)
 
     def close(self) -> None:

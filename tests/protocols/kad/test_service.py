@@ -191,6 +191,21 @@ async def test_the_dead_leave_the_table() -> None:
         assert b.peer not in a.kad.table
 
 
+async def test_streams_are_used_again_and_end_when_idle() -> None:
+    """KD3."""
+    async with dht(4, idle_streams=2) as nodes:
+        messenger = nodes[0].kad._node().messenger
+        await nodes[0].kad.closest_peers(b"key")
+        await trio.sleep(0)
+        assert len(messenger._idle) == 2
+        kept = {peer: idle.stream for peer, idle in messenger._idle.items()}
+        for peer in kept:
+            await nodes[0].kad.ask_peer(peer, b"key")
+        assert {peer: idle.stream for peer, idle in messenger._idle.items()} == kept
+        await trio.sleep(100)
+        assert not messenger._idle
+
+
 async def test_lookups_tell_their_steps() -> None:
     async with dht(2) as (a, b):
         with a.host.subscribe(LookupStep) as steps:

@@ -39,5 +39,9 @@ class NotStored(ServiceError):
         return f"{self.key[:80]!r} is stored nowhere: {self.reason}"
 
 
+class Ended(ServiceError):
+    """A request came while this host is closing."""
+
+
 class StoreBusy(ServiceError):
     """The disk is slower than what is to be stored comes in; this was not taken."""

@@ -21,7 +21,7 @@ from ...wire.framing import FrameBuffer, frame
 from ._addrs import readable
 from ._codec import MAX_REQUEST, Message, MessageType
 from ._config import KadConfig, Mode
-from ._errors import NotFound, NotStored
+from ._errors import Ended, NotFound, NotStored
 from ._keyspace import preimage
 from ._lookup import UNREACHABLE, Lookups
 from ._members import Members
@@ -232,8 +232,10 @@ class Kademlia(Service, Routing):
             raise trio.TooSlowError
 
     async def _answer(self, stream: Stream, peer: PeerId, request: bytes, scope: trio.CancelScope) -> None:
+        if self._running is None:
+            raise Ended("the DHT has ended, and the connection soon will")
         now = trio.current_time()
-        answer = self._node().server.answer(peer, request, now=now, wall=self._clock())
+        answer = self._running.server.answer(peer, request, now=now, wall=self._clock())
         if answer is not None:
             scope.deadline = now + self.config.read_timeout
             await stream.send_all(frame(answer))
@@ -351,6 +353,7 @@ class Kademlia(Service, Routing):
         Raises:
             InvalidRecord: nobody here has rules for the key's namespace.
         """
+        self._namespaces.of(key)
         send, receive = trio.open_memory_channel[bytes](self.config.query.max_asked + 1)
         search = ValueSearch(self._node(), key, 0, send.send_nowait)
         async with _searching(search.run, send, receive):

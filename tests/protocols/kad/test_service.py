@@ -7,7 +7,7 @@ import trio
 
 from libp2p.crypto.keys import unmarshal_public_key
 from libp2p.errors import DialError, LimitExceeded
-from libp2p.protocols.kad import KAD, InvalidRecord, Kademlia, LookupStep, Mode, NotFound, NotStored, Reach
+from libp2p.protocols.kad import KAD, InvalidRecord, KadConfig, Kademlia, LookupStep, Mode, NotFound, NotStored, Reach
 from libp2p.records.ipns import IpnsRecord, open_record, rfc3339
 from libp2p.transports.memory import MemoryNetwork
 
@@ -132,14 +132,16 @@ async def test_k2_unknown_namespaces_are_refused() -> None:
 
 
 async def test_kd11_providers_end_and_are_announced_again() -> None:
-    """KD11."""
-    async with dht(2, reprovide_interval=22 * 3600.0) as (a, b):
+    """KD11: after 22 and 48 hours; here seconds stand for ten minutes."""
+    defaults = KadConfig()
+    assert (defaults.reprovide_interval, defaults.provider_ttl) == (22 * 3600, 48 * 3600)
+    async with dht(2, reprovide_interval=132.0, provider_ttl=288.0) as (a, b):
         await a.kad.provide(b"content")
-        await trio.sleep(3600 * 100)  # announced again at 22, 44, 66 and 88 hours
+        await trio.sleep(400)
         async with b.kad.find_providers(b"content") as providers:
             assert [peer async for peer in providers] == [a.peer]
         a.kad.stop_providing(b"content")
-        await trio.sleep(3600 * 50)
+        await trio.sleep(300)
         async with b.kad.find_providers(b"content") as providers:
             assert [peer async for peer in providers] == []
 
@@ -175,6 +177,7 @@ async def test_kd4_mode_by_hand() -> None:
     """KD4."""
     network = MemoryNetwork(0)
     async with open_node(network, "a", mode=Mode.CLIENT) as a, open_node(network, "b") as b:
+        await trio.sleep(1)
         assert not a.kad.serving
         assert b.kad.serving
         assert KAD in b.host.protocols
@@ -196,7 +199,7 @@ async def test_streams_are_used_again_and_end_when_idle() -> None:
     async with dht(4, idle_streams=2) as nodes:
         messenger = nodes[0].kad._node().messenger
         await nodes[0].kad.closest_peers(b"key")
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         assert len(messenger._idle) == 2
         kept = {peer: idle.stream for peer, idle in messenger._idle.items()}
         for peer in kept:

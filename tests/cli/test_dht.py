@@ -12,7 +12,7 @@ from tests.cli.program import Program, result_of
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
-pytestmark = pytest.mark.real_clock("runs the real command in processes of its own")
+pytestmark = [pytest.mark.real_clock("runs the real command in processes of its own"), pytest.mark.limit(240)]
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 SERVERS = Path(__file__).with_name("_dht_servers.py")

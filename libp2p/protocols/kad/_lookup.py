@@ -121,6 +121,7 @@ class _Lookup:
             self._say(peer, Step.ANSWERED, len(answer.closer))
             if self._on_answer is not None and self._on_answer(peer, answer):
                 nursery.cancel_scope.cancel()
+                return
         self._go_on(nursery)
 
     def _usable(self, closer: Sequence[PeerInfo]) -> list[tuple[PeerId, Sequence[bytes]]]:

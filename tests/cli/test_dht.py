@@ -56,8 +56,9 @@ def test_providers(servers: list[str]) -> None:
     with Program("dht", "provide", cid, "-b", servers[0], "--listen", LOOPBACK, "--json") as provider:
         provided = provider.event("provided")
         found = result_of("dht", "find-providers", cid, "-b", servers[1], "--count", "1", "--json", "-v")
-        assert found.records[-1]["peer"] == provided["peer"]
-        assert found.records[0]["event"] == "asked"
+        steps = [record for record in found.records if "event" in record]
+        assert steps[0]["event"] == "asked"
+        assert [record["peer"] for record in found.records if "event" not in record] == [provided["peer"]]
         assert provider.interrupt() == 130
     nobody = result_of("dht", "find-providers", "something else", "-b", servers[1])
     assert nobody.status == 1

@@ -356,6 +356,7 @@ LOCAL_OF_CHILD = PeerId.from_bytes(b"\x12\x20" + bytes(32))
 
 
 @pytest.mark.bar_c
+@pytest.mark.limit(240)
 @pytest.mark.real_clock("kills processes")
 def test_x11_kill_9(tmp_path: Path) -> None:
     """X11."""

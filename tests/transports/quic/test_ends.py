@@ -192,12 +192,12 @@ def test_an_engine_that_fails() -> None:
         def poll_transmit(self, now: float) -> None:
             raise ValueError("reserved stream is missing")
 
-        def close(self, *reason: object) -> None:
-            closed.append(reason)
+        def close(self, code: int, frame_type: int, reason: bytes) -> None:
+            closed.append((code, frame_type, reason))
             client._core = core
-            core.close(*reason)
+            core.close(code, frame_type, reason)
 
-    client._core = Broken()
+    client._core = Broken()  # type: ignore[assignment]
     with pytest.raises(ConnectionClosed, match="reserved stream"):
         client.transmit(machines.now)
     assert closed == [(1, 0, b"")]

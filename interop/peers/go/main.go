@@ -44,6 +44,8 @@ type features struct {
 	Muxers      []string          `json:"muxers"`
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
+	DHT         []string          `json:"dht"`
+	Namespaces  []string          `json:"dht_namespaces"`
 	PSK         bool              `json:"psk"`
 	Signatures  []string          `json:"signatures"`
 	MessageIDs  []string          `json:"message_ids"`
@@ -59,6 +61,8 @@ func supported() features {
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "none"},
+		DHT:         []string{"server", "client", "none"},
+		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
@@ -86,6 +90,7 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
+	dht       string
 	// Of pubsub: whether messages are signed, what tells them apart, and
 	// whether other peers are proposed to those that are pruned.
 	signatures string
@@ -112,6 +117,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.signatures, "signatures", "strict", "signature policy of pubsub")
 	flag.StringVar(&opts.messageID, "message-id", "default", "what tells messages of pubsub apart")
 	flag.BoolVar(&opts.exchange, "exchange", false, "propose other peers to those that are pruned")
+	flag.StringVar(&opts.dht, "dht", "none", "role in the Kademlia DHT")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -140,6 +146,7 @@ func parseFlags(known features) (options, error) {
 		{"pubsub", opts.pubsub, known.PubSub},
 		{"signatures", opts.signatures, known.Signatures},
 		{"message-id", opts.messageID, known.MessageIDs},
+		{"dht", opts.dht, known.DHT},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

@@ -11,6 +11,7 @@ const OPTIONS = {
   signatures: { type: 'string', default: 'strict' },
   'message-id': { type: 'string', default: 'default' },
   exchange: { type: 'boolean', default: false },
+  dht: { type: 'string', default: 'none' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
   authority: { type: 'string' },
@@ -32,7 +33,8 @@ const ALLOWED = {
   'key-type': FEATURES.key_types,
   pubsub: [...FEATURES.pubsub, 'none'],
   signatures: FEATURES.signatures,
-  'message-id': FEATURES.message_ids
+  'message-id': FEATURES.message_ids,
+  dht: [...FEATURES.dht, 'none']
 }
 
 /** Reads the command line; throws with a reason when a flag or its value is not known. */
@@ -61,6 +63,7 @@ export function readArgs (argv) {
     signatures: values.signatures,
     messageId: values['message-id'],
     exchange: values.exchange,
+    dht: values.dht,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features

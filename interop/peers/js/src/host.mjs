@@ -15,6 +15,7 @@ import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { dhtService } from './kad.mjs'
 import { MAX_UNREAD } from './streams.mjs'
 
 /** High enough to be out of the way of every suite. */
@@ -92,7 +93,8 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
-  transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, listen, psk
+  transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, dht,
+  listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -114,7 +116,8 @@ export async function createHost ({
       identifyPush: identifyPush(),
       // One of ours may still be closing when the next is opened.
       ping: ping({ maxOutboundStreams: 8 }),
-      ...PUBSUBS[pubsub]({ signatures, messageId, exchange })
+      ...PUBSUBS[pubsub]({ signatures, messageId, exchange }),
+      ...dhtService(dht)
     }
   })
 }

@@ -7,7 +7,7 @@ spare the network while an attempt may yet succeed, never to make anybody wait f
     waiting --next()--> running --failed()--> tried
                            \\----succeeded()--> the plan is done, nothing else starts
 
-A :class:`Backoff` remembers failures across plans, and :class:`SeenHosts` where peers really were.
+A :class:`Backoff` remembers failures across plans.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from multiaddr import Multiaddr
 
 from .._util.bounded import LruMap
-from ..addressing import ip_group, is_relay
 from ..errors import LocalProtocolError
-from ..peer_id import PeerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,45 +93,6 @@ class Backoff:
     def clear(self, peer: Hashable) -> None:
         """Forget all failures of ``peer``: it connected to us, or the user insists."""
         self._peers.pop(peer)
-
-
-class SeenHosts:
-    """On which machines peers were connected: there, and only there, their private addresses lead to them.
-
-    Bounded: of the last peers, the hosts used last.
-    """
-
-    PEERS = 2048
-    """Peers remembered; beyond that the one used longest ago is forgotten (ours, 2 MB at worst)."""
-    HOSTS = 8
-    """Hosts remembered of each (ours)."""
-
-    def __init__(self) -> None:
-        self._peers: LruMap[PeerId, LruMap[bytes, None]] = LruMap(self.PEERS)
-
-    def __len__(self) -> int:
-        """Peers with hosts."""
-        return len(self._peers)
-
-    def add(self, peer: PeerId, addr: Multiaddr) -> None:
-        """Note that ``peer`` was connected from, or at, ``addr``."""
-        if is_relay(addr):
-            return  # the relay's machine
-        hosts = self._peers.get(peer)
-        if hosts is None:
-            hosts = self._peers[peer] = LruMap(self.HOSTS)
-        hosts[_machine(addr)] = None
-
-    def has(self, peer: PeerId | None, addr: Multiaddr) -> bool:
-        """Whether ``peer`` was connected with the machine of ``addr``."""
-        if peer is None or is_relay(addr):
-            return False
-        hosts = self._peers.get(peer)
-        return hosts is not None and _machine(addr) in hosts
-
-
-def _machine(addr: Multiaddr) -> bytes:
-    return ip_group(addr, ip4_bits=32, ip6_bits=128)
 
 
 class DialPlan:

@@ -13,7 +13,7 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from ..abc import Direction, RawConnection, Resolver, SecureMuxedConnection, Transport
+from ..abc import Direction, Peerstore, RawConnection, Resolver, SecureMuxedConnection, Transport
 from ..addressing import names, split_peer
 from ..errors import (
     ConnectionDenied,
@@ -28,10 +28,11 @@ from ..peer_id import PeerId
 from ._black_hole import BlackHoles
 from ._config import SwarmConfig
 from ._connection import SwarmConnection
-from ._dial_plan import Backoff, DialPlan, SeenHosts
+from ._dial_plan import Backoff, DialPlan
 from ._dial_rank import rank
 from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
+from ._seen_hosts import note_host, was_seen
 from ._upgrade import Progress, Refused, Upgraded, Upgrader
 
 _INWARDS = "leads inside and was only heard of; name it to connect(), or set SwarmConfig.allow_private"
@@ -59,7 +60,7 @@ class Dialing:
 
     Args:
         admit: takes an upgraded connection into the swarm; raises when the swarm refuses it.
-        known_addrs: what the peerstore knows of a peer.
+        peerstore: where the addresses of peers are.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Dialing:
         containment: Containment,
         config: SwarmConfig,
         admit: Admit,
-        known_addrs: Callable[[PeerId], Iterable[Multiaddr]],
+        peerstore: Peerstore,
     ) -> None:
         self._transports = transports
         self._upgrader = upgrader
@@ -83,17 +84,16 @@ class Dialing:
         self._containment = containment
         self._config = config
         self._admit = admit
-        self._known_addrs = known_addrs
+        self._peerstore = peerstore
         self._dials: dict[PeerId | None, _Dial] = {}
         self._slots = trio.CapacityLimiter(config.limits.dials)
         self._black_holes = BlackHoles(config.black_holes)
-        self._seen_hosts = SeenHosts()
         self._backoff = Backoff(config.backoff)
 
     def connected(self, connection: SwarmConnection) -> None:
         """Learn from a connection that was made, in whichever direction."""
         self._backoff.clear(connection.peer)
-        self._seen_hosts.add(connection.peer, connection.remote_addr)
+        note_host(self._peerstore, connection.peer, connection.remote_addr)
 
     async def connect(
         self,
@@ -150,7 +150,7 @@ class Dialing:
             dial.done.set()
 
     async def _plan(self, dial: _Dial) -> DialPlan:
-        known = self._known_addrs(dial.peer) if dial.peer is not None else ()
+        known = self._peerstore.addrs(dial.peer) if dial.peer is not None else ()
         given = await self._candidates(dial, self._take_new(dial), insist=True)
         addrs = [*given, *await self._candidates(dial, known, insist=False, besides=given)]
         return DialPlan(
@@ -233,7 +233,7 @@ class Dialing:
         """Why ``addr`` must not be dialled."""
         if not insist:
             # Whoever told us may want us to knock at what is behind our firewall.
-            trusted = self._config.allow_private or self._seen_hosts.has(peer, addr)
+            trusted = self._config.allow_private or (peer is not None and was_seen(self._peerstore, peer, addr))
             if not remote_addr_allowed(addr, allow_private=trusted):
                 return TransportError(addr, _INWARDS)
         if not self._gater.dial_addr(peer, addr):

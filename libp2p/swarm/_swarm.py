@@ -96,7 +96,7 @@ class Swarm(Network):
             containment=containment,
             config=config,
             admit=self._admit,
-            known_addrs=peerstore.addrs,
+            peerstore=peerstore,
         )
         self._listening = Listening(
             upgrader=upgrader,

@@ -9,9 +9,7 @@ from multiaddr import Multiaddr
 
 from libp2p.addressing import parse
 from libp2p.errors import LocalProtocolError
-from libp2p.peer_id import PeerId
-from libp2p.swarm._dial_plan import Backoff, BackoffConfig, DialPlan, SeenHosts
-from libp2p.testing import seeded_key
+from libp2p.swarm._dial_plan import Backoff, BackoffConfig, DialPlan
 
 
 def addr(number: int) -> Multiaddr:
@@ -243,38 +241,3 @@ def test_backoff_is_bounded() -> None:
 def test_backoff_config_is_checked(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         BackoffConfig(**wrong)  # type: ignore[arg-type]
-
-
-# --- where peers were -------------------------------------------------------------------------------------------------
-
-X, Y = (PeerId.from_key(seeded_key(name).public_key) for name in "xy")
-
-
-def test_a_peer_is_known_on_the_machine_where_it_was() -> None:
-    hosts = SeenHosts()
-    hosts.add(X, parse("/ip4/10.0.0.1/tcp/5"))
-    assert hosts.has(X, parse("/ip4/10.0.0.1/udp/9/quic-v1"))
-    assert hosts.has(X, parse("/ip6/::ffff:10.0.0.1/tcp/5"))
-    assert not hosts.has(X, parse("/ip4/10.0.0.2/tcp/5"))
-    assert not hosts.has(Y, parse("/ip4/10.0.0.1/tcp/5"))
-    assert not hosts.has(None, parse("/ip4/10.0.0.1/tcp/5"))
-
-
-def test_a_relay_is_not_the_machine_of_who_comes_through_it() -> None:
-    hosts = SeenHosts()
-    relayed = parse(f"/ip4/10.0.0.1/tcp/5/p2p/{Y}/p2p-circuit")
-    hosts.add(X, relayed)
-    assert not len(hosts)
-    hosts.add(X, parse("/ip4/10.0.0.1/tcp/5"))
-    assert not hosts.has(X, relayed)
-
-
-def test_machines_are_forgotten_beyond_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SeenHosts, "PEERS", 1)
-    hosts = SeenHosts()
-    for number in range(SeenHosts.HOSTS + 1):
-        hosts.add(X, parse(f"/ip4/10.0.0.{number}/tcp/5"))
-    assert not hosts.has(X, parse("/ip4/10.0.0.0/tcp/5"))
-    assert hosts.has(X, parse("/ip4/10.0.0.1/tcp/5"))
-    hosts.add(Y, parse("/ip4/10.0.0.1/tcp/5"))
-    assert not hosts.has(X, parse("/ip4/10.0.0.1/tcp/5"))

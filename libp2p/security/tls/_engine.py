@@ -25,6 +25,7 @@ import trio
 from OpenSSL import SSL, crypto
 from trio.abc import Stream as ByteStream
 
+from ..._util.heap import keep_freed_memory
 from ...abc import Direction, ProtocolId, SecureChannel
 from ...crypto.certificate import make_certificate, verify_certificate
 from ...crypto.keys import PrivateKey, PublicKey
@@ -56,6 +57,7 @@ class Engine:
         self._clock = clock
         self._offered = [*(muxer.encode() for muxer in muxers), NO_MUXER]
         self._context = self._make_context(key)
+        keep_freed_memory()
         # Pages of an anonymous mapping take memory when they are first used.
         self._scratch = memoryview(mmap.mmap(-1, RECEIVE_SIZE))
 

@@ -163,15 +163,11 @@ class TlsStream(SecureStream):
             for start in range(0, len(data) or 1, PIECE):
                 if piece := data[start : start + PIECE]:
                     connection.bio_write(piece)
-                records: list[bytes] = []
                 try:
                     while True:
-                        records.append(connection.recv(MAX_PLAINTEXT))
+                        chunks.append(connection.recv(MAX_PLAINTEXT))
                 except SSL.WantReadError:
                     pass
-                finally:
-                    if records:
-                        chunks.append(records[0] if len(records) == 1 else b"".join(records))
         except SSL.ZeroReturnError:
             self._finished = True
         except SSL.Error as exc:

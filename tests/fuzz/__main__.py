@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import importlib
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("name", nargs="?")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, help="kept between runs; by default a new one from the seeds")
+    parser.add_argument("--corpus", type=Path, help="what was found interesting so far; by default .fuzz/NAME")
     parser.add_argument("--input", type=Path, help="run this one alone, without atheris")
     options = parser.parse_args()
     atheris = None if options.input or not options.name else _atheris()
@@ -35,16 +35,28 @@ def main() -> int:
     if atheris is None:
         print("atheris is not installed: pip install atheris", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = options.corpus or Path(folder)
-        corpus.mkdir(parents=True, exist_ok=True)
-        for seed in target.seeds():
-            (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
-        # Of wall time: less would find busy machines.
-        flags = [f"-max_total_time={options.seconds}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]
-        atheris.Setup([sys.argv[0], *flags, str(corpus)], target.run)
-        atheris.Fuzz()  # ends the process
+    corpus: Path = options.corpus or Path(".fuzz") / options.name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for seed in target.seeds():
+        (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+    # The timeout is of wall time: less would find busy machines.
+    flags = [f"-max_total_time={options.seconds}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], _saving(target.run))
+    atheris.Fuzz()  # ends the process
     return 0
+
+
+def _saving(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """``run`` that leaves what it raises on in a file. libFuzzer would, too, if nothing kills it before."""
+
+    def saving(data: bytes) -> None:
+        try:
+            run(data)
+        except BaseException:
+            Path(f"crash-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            raise
+
+    return saving
 
 
 def _atheris() -> Any:

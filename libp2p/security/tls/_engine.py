@@ -57,7 +57,6 @@ class Engine:
         self._clock = clock
         self._offered = [*(muxer.encode() for muxer in muxers), NO_MUXER]
         self._context = self._make_context(key)
-        keep_freed_memory()
         # Pages of an anonymous mapping take memory when they are first used.
         keep_freed_memory()
         self._scratch = memoryview(mmap.mmap(-1, RECEIVE_SIZE))

@@ -44,6 +44,8 @@ type features struct {
 	Muxers      []string          `json:"muxers"`
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
+	DHT         []string          `json:"dht"`
+	Namespaces  []string          `json:"dht_namespaces"`
 	PSK         bool              `json:"psk"`
 	Unsupported map[string]string `json:"unsupported"`
 }
@@ -57,6 +59,8 @@ func supported() features {
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "none"},
+		DHT:         []string{"server", "client", "none"},
+		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
@@ -82,6 +86,7 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
+	dht       string
 	listen    []ma.Multiaddr
 	psk       pnet.PSK // nil in the public network
 	features  bool
@@ -100,6 +105,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.StringVar(&opts.dht, "dht", "none", "role in the Kademlia DHT")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -126,6 +132,7 @@ func parseFlags(known features) (options, error) {
 		{"muxer", opts.muxer, known.Muxers},
 		{"key-type", opts.keyType, known.KeyTypes},
 		{"pubsub", opts.pubsub, known.PubSub},
+		{"dht", opts.dht, known.DHT},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

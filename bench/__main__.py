@@ -1,7 +1,7 @@
 """``make bench``: measure us and the others in one run, print a table, write results.
 
-python -m bench [--peers go,js,rust,py] [--transport quic-v1] [--only bulk_up_1,...] [--repeats N] [--seconds S]
-    [--same]
+python -m bench [--peers go,js,rust,py] [--over tcp,tls,ws,quic-v1] [--only bulk_up_1,...] [--repeats N]
+    [--seconds S] [--same]
 python -m bench --smoke [--update-baseline]
 python -m bench --profile WORKLOAD
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from . import alone, chart, smoke, table
-from .fleet import LOGS, PEERS, US, Fleet, Pair, built, open_fleet
+from .fleet import LOGS, PEERS, STACKS, US, Fleet, Pair, built, open_fleet
 from .profiling import KINDS
 from .rows import Row, save
 from .runner import measure, next_size, pairs_for, sample
@@ -27,6 +27,8 @@ from .workloads import WORKLOADS, Workload
 RESULTS = Path(__file__).parent / "results"
 """Of whole runs; those of parts go to the logs."""
 ALONE = ("memory", "import", "cryptography")
+EACH_STACK = ("bulk_up_1", "bulk_down_1", "connect_1", "streams_1", "streams_100")
+"""What is measured over other stacks than TCP and Noise, unless it is said."""
 
 
 def say(text: str) -> None:
@@ -41,14 +43,18 @@ async def full(options: argparse.Namespace) -> int:
         if not built(name):
             say(f"{name}: left out, not built; `make interop` builds it")
     names = [US, *(name for name in peers if built(name))]
-    wanted = options.only.split(",") if options.only else [workload.name for workload in WORKLOADS] + list(ALONE)
-    folder = LOGS if options.only or options.transport != "tcp" else RESULTS
+    stacks = options.over.split(",")
+    plain = stacks == ["tcp"]
+    wanted = [*(workload.name for workload in WORKLOADS), *ALONE] if plain else list(EACH_STACK)
+    file = (LOGS if options.only else RESULTS) / ("latest.json" if plain else "stacks.json")
+    if options.only:
+        wanted = options.only.split(",")
     rows: list[Row] = []
-    async with open_fleet(transport=options.transport) as fleet:
+    async with open_fleet() as fleet:
         for workload in WORKLOADS:
             if workload.name in wanted:
                 rows += await _measure(fleet, workload, names, options)
-                save(rows, folder / "latest.json")  # whatever comes next
+                save(rows, file)  # whatever comes next
         if "memory" in wanted:
             say("memory")
             rows += await alone.memory(
@@ -60,16 +66,17 @@ async def full(options: argparse.Namespace) -> int:
         rows += alone.cryptography_rows(repeats=options.repeats)
     load = ", ".join(f"{load:.2f}" for load in os.getloadavg())
     print(table.show(rows) + f"\n\n{os.cpu_count()} processors, load average {load}")
-    save(rows, folder / "latest.json")
+    save(rows, file)
     versions = sorted({version for row in rows for version in row.versions.values() if version})
     subtitle = f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} processors, load average {load}; {', '.join(versions)}"
-    (folder / "latest.svg").write_text(chart.draw(rows, subtitle), encoding="utf-8")
+    if plain:
+        file.with_suffix(".svg").write_text(chart.draw(rows, subtitle), encoding="utf-8")
     return 0
 
 
 async def _measure(fleet: Fleet, workload: Workload, names: list[str], options: argparse.Namespace) -> list[Row]:
     started = time.monotonic()
-    pairs = pairs_for(workload, names, cross=not options.same)
+    pairs = pairs_for(workload, names, cross=not options.same, stacks=options.over.split(","))
     rows = await measure(fleet, workload, pairs, repeats=options.repeats, seconds=options.seconds)
     await fleet.end()
     say(f"{workload.title}: {time.monotonic() - started:.0f} s")
@@ -82,8 +89,8 @@ async def profile(options: argparse.Namespace) -> int:
     if workload is None:
         say(f"{options.profile} is none of {', '.join(workload.name for workload in WORKLOADS)}")
         return 2
-    pair = Pair(US, US)
-    async with open_fleet(transport=options.transport) as fleet:
+    pair = Pair(US, US, options.over.split(",")[0])
+    async with open_fleet() as fleet:
         n = workload.first
         for _ in range(2):
             n = next_size(n, await sample(fleet, workload, pair, n), options.seconds, workload.most)
@@ -103,7 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure us and the others.")
     parser.add_argument("--peers", default=",".join(PEERS), help="which other implementations")
     parser.add_argument("--only", default="", help=f"workloads by name, and {', '.join(ALONE)}")
-    parser.add_argument("--transport", choices=["tcp", "quic-v1"], default="tcp", help="what the peers talk over")
+    parser.add_argument("--over", default="tcp", help=f"what the peers talk over, of {', '.join(STACKS)}")
     parser.add_argument("--repeats", type=int, default=5, help="samples of each pair")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long one sample shall take")
     parser.add_argument("--idle", type=int, default=1000, help="connections of the memory workload")
@@ -116,6 +123,8 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=15, help="functions that a profile names")
     parser.add_argument("--how", choices=list(KINDS), default="samples", help="samples of the stack, or all calls")
     options = parser.parse_args()
+    if unknown := set(options.over.split(",")) - set(STACKS):
+        parser.error(f"unknown: {', '.join(unknown)}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
     if options.smoke:

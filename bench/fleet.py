@@ -23,13 +23,26 @@ _SCHEDULER_CLOCK = 2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def command(name: str, transport: str = "tcp") -> list[str]:
+STACKS = {
+    "tcp": ("tcp", "noise", "/ip4/127.0.0.1/tcp/0"),
+    "tls": ("tcp", "tls", "/ip4/127.0.0.1/tcp/0"),
+    "ws": ("ws", "noise", "/ip4/127.0.0.1/tcp/0/ws"),
+    "quic-v1": ("quic-v1", "noise", "/ip4/127.0.0.1/udp/0/quic-v1"),
+}
+"""What peers talk over: transport and security, and where the server listens. QUIC does not look at the security."""
+
+
+def command(name: str, stack: str = "tcp") -> list[str]:
     """How the peer called ``name`` is started."""
     if name in YARDSTICKS:
         return [sys.executable, "-m", "bench.plain_peer", "--sockets", name, "--quiet", "--pubsub", "none"]
     program = [sys.executable, "-m", "bench.ours_peer"] if name == US else [str(BUILD / f"{name}-peer")]
-    listen = "/ip4/127.0.0.1/udp/0/quic-v1" if transport == "quic-v1" else "/ip4/127.0.0.1/tcp/0"
-    return [*program, "--quiet", "--pubsub", "none", "--transport", transport, "--listen", listen]
+    transport, security, listen = STACKS[stack]
+    return [
+        *program,
+        *("--quiet", "--pubsub", "none"),
+        *("--transport", transport, "--security", security, "--listen", listen),
+    ]
 
 
 def built(name: str) -> bool:
@@ -50,58 +63,60 @@ def resident_bytes(peer: Peer) -> int:
 
 @dataclass(frozen=True)
 class Pair:
-    """Who talks to whom; the client dials, opens and measures."""
+    """Who talks to whom, over what; the client dials, opens and measures."""
 
     client: str
     server: str
+    stack: str = "tcp"
 
     def __str__(self) -> str:
-        return f"{self.client}-{self.server}"
+        over = "" if self.stack == "tcp" else f" {self.stack}"
+        return f"{self.client}-{self.server}{over}"
 
 
 class Fleet:
-    """Running peers by name and role.
+    """Running peers by name, role and stack.
 
     Args:
         processor: the one they all share; by default they have all.
-        transport: what they talk over.
     """
 
-    def __init__(self, nursery: trio.Nursery, processor: int | None = None, transport: str = "tcp") -> None:
-        self._transport = transport
+    def __init__(self, nursery: trio.Nursery, processor: int | None = None) -> None:
         self._nursery = nursery
         self._processor = processor
-        self._running: dict[tuple[str, str], tuple[Peer, trio.CancelScope]] = {}
+        self._running: dict[tuple[str, str, str], tuple[Peer, trio.CancelScope]] = {}
         self.versions: dict[str, str] = {}
 
     async def pair(self, pair: Pair) -> tuple[Peer, Peer]:
         """The two processes of ``pair``."""
-        return await self._get(pair.client, "client"), await self._get(pair.server, "server")
+        return await self._get(pair.client, "client", pair.stack), await self._get(pair.server, "server", pair.stack)
 
     async def fresh(self, name: str, role: str) -> Peer:
-        """A process that has done nothing yet."""
+        """A process over TCP and Noise that has done nothing yet."""
         await self.end(name, role)
-        return await self._get(name, role)
+        return await self._get(name, role, "tcp")
 
-    async def _get(self, name: str, role: str) -> Peer:
-        if (name, role) not in self._running:
-            self._running[name, role] = await self._nursery.start(self._run, name, role)
-        peer, _ = self._running[name, role]
+    async def _get(self, name: str, role: str, stack: str) -> Peer:
+        if (name, role, stack) not in self._running:
+            self._running[name, role, stack] = await self._nursery.start(self._run, name, role, stack)
+        peer, _ = self._running[name, role, stack]
         self.versions[name] = peer.version
         return peer
 
-    async def _run(self, name: str, role: str, *, task_status: trio.TaskStatus[tuple[Peer, trio.CancelScope]]) -> None:
+    async def _run(
+        self, name: str, role: str, stack: str, *, task_status: trio.TaskStatus[tuple[Peer, trio.CancelScope]]
+    ) -> None:
         LOGS.mkdir(exist_ok=True)
-        with (LOGS / f"{name}-{role}.log").open("wb") as log, trio.CancelScope() as scope:
-            async with run_peer(f"{name} ({role})", command(name, self._transport), cwd=ROOT, log=log) as peer:
+        with (LOGS / f"{name}-{role}-{stack}.log").open("wb") as log, trio.CancelScope() as scope:
+            async with run_peer(f"{name} ({role})", command(name, stack), cwd=ROOT, log=log) as peer:
                 if self._processor is not None:
                     os.sched_setaffinity(peer.process.pid, {self._processor})
                 task_status.started((peer, scope))
                 await trio.sleep_forever()
 
     async def end(self, *names: str) -> None:
-        """End one process (name and role), or all of them."""
-        for key in [key for key in self._running if not names or key == names]:
+        """End the processes of one name and role, or all of them."""
+        for key in [key for key in self._running if not names or key[:2] == names]:
             peer, scope = self._running.pop(key)
             scope.cancel()
             while peer.process.poll() is None:
@@ -109,9 +124,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(processor: int | None = None, transport: str = "tcp") -> AsyncIterator[Fleet]:
+async def open_fleet(processor: int | None = None) -> AsyncIterator[Fleet]:
     """Processes that end with the block."""
     async with trio.open_nursery() as nursery:
-        fleet = Fleet(nursery, processor, transport)
+        fleet = Fleet(nursery, processor)
         yield fleet
         await fleet.end()

@@ -9,18 +9,19 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
 
 import trio
 
 import libp2p
-from libp2p.abc import Transport, TransportFactory
+from libp2p.abc import Transport
 from libp2p.events import PeerIdentified
 from libp2p.protocols.perf import PERF, Perf, perf
 from libp2p.protocols.ping import ping
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
-from libp2p.transports.tcp import Tcp
 
 from .lines import Command, Results, emit, serve
 from .profiling import KINDS, Calls, Samples
@@ -37,28 +38,46 @@ CHUNK = 64 * 1024
 """Bytes of a write, as with all peers; larger ones would be faster."""
 
 
-def transports(name: str) -> list[Transport | TransportFactory]:
-    """The one transport that is measured."""
-    if name == "quic-v1":
-        # Only where it is wanted: what is not measured must take no memory and no time to import.
-        return [importlib.import_module("libp2p.transports.quic").Quic]
-    return [Tcp()]
+@dataclass(frozen=True)
+class Stack:
+    """What is measured: a transport, and what secures it where it does not do so itself."""
+
+    transport: str
+    security: str
+
+    def open_host(self, listen: Sequence[str] = ()) -> AbstractAsyncContextManager[libp2p.Host]:
+        """A host with this and nothing else."""
+        return libp2p.open_host(
+            listen=listen,
+            services=[Perf(chunk=CHUNK)],
+            transports=[_load(TRANSPORTS[self.transport])],
+            security=[_load(SECURITIES[self.security])],
+            config=CONFIG,
+        )
 
 
-@asynccontextmanager
-async def open_dialler(transport: str) -> AsyncIterator[libp2p.Host]:
-    """A host that only dials."""
-    services = [Perf(chunk=CHUNK)]
-    async with libp2p.open_host(services=services, transports=transports(transport), config=CONFIG) as host:
-        yield host
+TRANSPORTS = {
+    "tcp": "libp2p.transports.tcp:Tcp",
+    "ws": "libp2p.transports.websocket:WebSocket",
+    "quic-v1": "libp2p.transports.quic:Quic",
+}
+SECURITIES = {"noise": "libp2p.security.noise:Noise", "tls": "libp2p.security.tls:Tls"}
+
+
+def _load(name: str) -> Any:
+    # Only what is wanted: what is not measured must take no memory and no time to import.
+    module, _, attribute = name.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    # Those that need the host's key are given as their class.
+    return found() if issubclass(found, Transport) and not found.brings_security else found
 
 
 class Peer:
     """The commands."""
 
-    def __init__(self, host: libp2p.Host, nursery: trio.Nursery, transport: str) -> None:
+    def __init__(self, host: libp2p.Host, nursery: trio.Nursery, stack: Stack) -> None:
         self._host = host
-        self._transport = transport
+        self._stack = stack
         self._nursery = nursery
         self._profile: Samples | Calls | None = None
 
@@ -118,7 +137,7 @@ class Peer:
 
         async def worker() -> None:
             nonlocal hosts
-            async with open_dialler(self._transport) as host:
+            async with self._stack.open_host() as host:
                 hosts += 1
                 if hosts == parallel:
                     ready.set()
@@ -150,7 +169,7 @@ class Peer:
     async def _hold_one(
         self, addr: str, streams: int, limiter: trio.CapacityLimiter, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        async with open_dialler(self._transport) as host:
+        async with self._stack.open_host() as host:
             async with limiter:
                 with host.subscribe(PeerIdentified) as identified:
                     connection = await host.connect(addr)
@@ -185,21 +204,18 @@ async def main() -> None:
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
     parser.add_argument("--pubsub", choices=["none"], default="none")
     parser.add_argument("--quiet", action="store_true", help="it always is")
-    parser.add_argument("--transport", choices=["tcp", "quic-v1"], default="tcp")
+    parser.add_argument("--transport", choices=list(TRANSPORTS), default="tcp")
+    parser.add_argument("--security", choices=list(SECURITIES), default="noise")
     options = parser.parse_args()
+    stack = Stack(options.transport, options.security)
     async with (
-        libp2p.open_host(
-            listen=[options.listen],
-            services=[Perf(chunk=CHUNK)],
-            transports=transports(options.transport),
-            config=CONFIG,
-        ) as host,
+        stack.open_host([options.listen]) as host,
         trio.open_nursery() as nursery,
     ):
         version = f"libp2p-trio {libp2p.__version__}"
         addrs = [str(addr) for addr in host.addrs]
         emit({"event": "ready", "peer_id": str(host.local_peer), "addrs": addrs, "version": version})
-        await serve(Peer(host, nursery, options.transport).commands())
+        await serve(Peer(host, nursery, stack).commands())
         nursery.cancel_scope.cancel()
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from interop.peer import PeerFailed
+from interop.peer import PeerFailed, features
 
-from .fleet import YARDSTICKS, Fleet, Pair, cpu_seconds
+from .fleet import STACKS, US, YARDSTICKS, Fleet, Pair, cpu_seconds
 from .rows import Row, make_row
 from .workloads import Outcome, Workload
 
@@ -119,10 +119,22 @@ def _rows(fleet: Fleet, workload: Workload, track: Track, units: dict[str, str])
     ]
 
 
-def pairs_for(workload: Workload, names: Sequence[str], *, cross: bool) -> list[Pair]:
-    """Us alone, each peer alone, then us with each peer in both roles, then the yardsticks."""
-    pairs = [Pair(name, name) for name in names]
-    if cross:
-        us = names[0]
-        pairs += [pair for peer in names[1:] for pair in (Pair(us, peer), Pair(peer, us))]
+def pairs_for(workload: Workload, names: Sequence[str], *, cross: bool, stacks: Sequence[str] = ("tcp",)) -> list[Pair]:
+    """Us alone, each peer alone, then us with each peer in both roles, over each stack; then the yardsticks."""
+    pairs: list[Pair] = []
+    for stack in stacks:
+        able = [name for name in names if speaks(name, stack)]
+        pairs += [Pair(name, name, stack) for name in able]
+        if cross and names[0] in able:
+            us = names[0]
+            pairs += [pair for peer in able[1:] for pair in (Pair(us, peer, stack), Pair(peer, us, stack))]
     return pairs + [Pair(name, name) for name in YARDSTICKS if name in workload.yardsticks]
+
+
+def speaks(name: str, stack: str) -> bool:
+    """Whether the peer called ``name`` has all that ``stack`` needs."""
+    if name == US:
+        return True
+    transport, security, _ = STACKS[stack]
+    found = features(name)
+    return found is not None and transport in found["transports"] and security in found["securities"]

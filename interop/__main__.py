@@ -16,6 +16,7 @@ from collections import defaultdict
 import pytest
 
 from .conftest import OTHERS, PEERS, RESULTS
+from .matrix import matrix
 from .peer import BUILD
 
 NEEDS = {"go": ("go",), "js": ("node", "npm"), "rust": ("cargo", "cc"), "py": ("python3", "cc")}
@@ -74,6 +75,7 @@ def show() -> bool:
         print(
             f"{suite:34} {cell:20} " + " ".join(f"{'/'.join(sorted(set(found.get(peer, ['-'])))):>7}" for peer in peers)
         )
+    print("\n".join(["", *lines, ""] if (lines := matrix(rows, peers)) else []))
     for reason in sorted({f"{row['peer']} {row['reason']}" for row in rows if row["status"] == "unsupported-by-peer"}):
         print("n/a:", reason)
     for row in rows:

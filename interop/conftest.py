@@ -90,6 +90,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         status, reason = "pass", ""
         if report.skipped:
             reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            reason = reason.removeprefix("Skipped: ")
             status = "unsupported-by-peer" if "unsupported" in reason else "absent"
         elif report.failed:
             status, reason = "fail", str(call.excinfo.value)[:300] if call.excinfo else ""
@@ -104,6 +105,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
                 "status": status,
                 "reason": reason,
                 "seconds": round(report.duration, 2),
+                **dict(item.user_properties),
             }
         )
     return report

@@ -18,6 +18,7 @@ import libp2p
 from libp2p.crypto.keys import unmarshal_public_key
 from libp2p.protocols.kad import AnyValue, KadConfig, Kademlia, Mode, public_validators
 from libp2p.records.ipns import IpnsRecord, open_record, rfc3339
+from libp2p.swarm import SwarmConfig
 
 from .conftest import Record
 from .peer import Peer, start_peer
@@ -57,7 +58,9 @@ async def open_ours(bootstrap: Sequence[str]) -> AsyncIterator[Ours]:
         bootstrap=bootstrap,
         rng=random.Random(1),
     )
-    async with libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"], services=[kad]) as host:
+    # Peers tell each other where others are, and here that is this machine.
+    config = libp2p.HostConfig(swarm=SwarmConfig(allow_private=True))
+    async with libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"], services=[kad], config=config) as host:
         yield Ours(host, kad)
 
 

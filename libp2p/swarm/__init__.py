@@ -1,5 +1,6 @@
 """The swarm: connections by peer, and how they come and go."""
 
+from ._black_hole import BlackHoleConfig
 from ._config import SwarmConfig
 from ._connection import Handler, StreamConfig
 from ._dial_plan import BackoffConfig
@@ -11,6 +12,7 @@ from ._trim import TrimConfig
 
 __all__ = [
     "BackoffConfig",
+    "BlackHoleConfig",
     "BlockList",
     "Gater",
     "Handler",

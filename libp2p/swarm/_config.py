@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ._black_hole import BlackHoleConfig
 from ._connection import StreamConfig
 from ._dial_plan import BackoffConfig
 from ._dial_rank import RankConfig
@@ -19,8 +20,9 @@ class SwarmConfig:
         dial_timeout: seconds for one address, from the first packet to the muxer (go: 15).
         accept_timeout: seconds for an inbound connection, likewise; an absolute deadline that no byte extends.
         close_timeout: seconds that closing all connections may take when the host ends.
-        allow_private_names: dial private addresses that a name of a peer's resolves to. Addresses the caller gives are
-            always dialled.
+        allow_private: dial private and loopback addresses that were heard of, by whatever way; for a laboratory or a
+            local network. Without it only those are dialled that the caller gives, and those of machines on which the
+            peer was connected before.
         limits: what is refused.
         trim: when connections that nobody needs are closed.
     """
@@ -28,11 +30,12 @@ class SwarmConfig:
     dial_timeout: float = 15.0
     accept_timeout: float = 15.0
     close_timeout: float = 2.0
-    allow_private_names: bool = False
+    allow_private: bool = False
     streams: StreamConfig = field(default_factory=StreamConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     rank: RankConfig = field(default_factory=RankConfig)
     backoff: BackoffConfig = field(default_factory=BackoffConfig)
+    black_holes: BlackHoleConfig = field(default_factory=BlackHoleConfig)
     trim: TrimConfig = field(default_factory=TrimConfig)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from ..abc import Direction, Resolver, Transport
+from ..abc import Direction, Peerstore, RawConnection, Resolver, SecureMuxedConnection, Transport
 from ..addressing import names, split_peer
 from ..errors import (
     ConnectionDenied,
@@ -25,6 +25,7 @@ from ..errors import (
     UpgradeError,
 )
 from ..peer_id import PeerId
+from ._black_hole import BlackHoles
 from ._config import SwarmConfig
 from ._connection import SwarmConnection
 from ._dial_plan import Backoff, DialPlan
@@ -32,7 +33,10 @@ from ._dial_rank import rank
 from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
 from ._measured import SwarmCounters
+from ._seen_hosts import note_host, was_seen
 from ._upgrade import Progress, Refused, Upgraded, Upgrader
+
+_INWARDS = "leads inside and was only heard of; name it to connect(), or set SwarmConfig.allow_private"
 
 Admit = Callable[[Upgraded, Direction], SwarmConnection]
 
@@ -57,8 +61,8 @@ class Dialing:
 
     Args:
         admit: takes an upgraded connection into the swarm; raises when the swarm refuses it.
-        known_addrs: what the peerstore knows of a peer.
         counters: told of what failed.
+        peerstore: where the addresses of peers are.
     """
 
     def __init__(
@@ -72,8 +76,8 @@ class Dialing:
         containment: Containment,
         config: SwarmConfig,
         admit: Admit,
-        known_addrs: Callable[[PeerId], Iterable[Multiaddr]],
         counters: SwarmCounters,
+        peerstore: Peerstore,
     ) -> None:
         self._transports = transports
         self._upgrader = upgrader
@@ -83,11 +87,17 @@ class Dialing:
         self._containment = containment
         self._config = config
         self._admit = admit
-        self._known_addrs = known_addrs
         self._counters = counters
+        self._peerstore = peerstore
         self._dials: dict[PeerId | None, _Dial] = {}
         self._slots = trio.CapacityLimiter(config.limits.dials)
-        self.backoff = Backoff(config.backoff)
+        self._black_holes = BlackHoles(config.black_holes)
+        self._backoff = Backoff(config.backoff)
+
+    def connected(self, connection: SwarmConnection) -> None:
+        """Learn from a connection that was made, in whichever direction."""
+        self._backoff.clear(connection.peer)
+        note_host(self._peerstore, connection.peer, connection.remote_addr)
 
     async def connect(
         self,
@@ -146,15 +156,21 @@ class Dialing:
             dial.done.set()
 
     async def _plan(self, dial: _Dial) -> DialPlan:
-        known = self._known_addrs(dial.peer) if dial.peer is not None else ()
+        known = self._peerstore.addrs(dial.peer) if dial.peer is not None else ()
         given = await self._candidates(dial, self._take_new(dial), insist=True)
         addrs = [*given, *await self._candidates(dial, known, insist=False, besides=given)]
         return DialPlan(
-            rank(addrs, self._config.rank),
+            self._rank(dial, addrs),
             now=trio.current_time(),
             max_parallel=self._config.limits.dials_per_peer,
             max_attempts=self._config.limits.dial_addresses_per_peer,
         )
+
+    def _rank(self, dial: _Dial, addrs: Sequence[Multiaddr]) -> list[tuple[Multiaddr, float]]:
+        """When to try which of ``addrs``, without those that lead nowhere from here."""
+        refused = self._black_holes.refusals(addrs)
+        dial.attempts += [(addr, TransportError(addr, reason)) for addr, reason in refused.items()]
+        return rank([addr for addr in addrs if addr not in refused], self._config.rank)
 
     def _drop(self, dial: _Dial) -> None:
         if dial.peer is not None and self._dials.get(dial.peer) is dial:
@@ -165,7 +181,7 @@ class Dialing:
         while True:
             if dial.new_addrs:
                 addrs = await self._candidates(dial, self._take_new(dial), insist=True)
-                plan.add(rank(addrs, self._config.rank), trio.current_time())
+                plan.add(self._rank(dial, addrs), trio.current_time())
             for addr in plan.next(trio.current_time()):
                 nursery.start_soon(self._attempt, plan, dial, addr)
             if plan.done:
@@ -207,7 +223,7 @@ class Dialing:
                     continue
                 if bare in besides:
                     continue
-                refusal = self._refusal(dial.peer, bare, insist, named=found is not addr)
+                refusal = self._refusal(dial.peer, bare, insist)
                 if refusal is None:
                     candidates[bare] = None
                 else:
@@ -219,15 +235,17 @@ class Dialing:
             return await self._resolver.resolve(addr)
         return (addr,)
 
-    def _refusal(self, peer: PeerId | None, addr: Multiaddr, insist: bool, *, named: bool) -> Libp2pError | None:
-        """Why ``addr`` must not be dialled; ``named`` when a name led to it."""
-        if named and not insist and not remote_addr_allowed(addr, allow_private=self._config.allow_private_names):
-            # Somebody else gave us the name, and may answer with what is behind our firewall.
-            return TransportError(addr, "a private address behind a name that a peer gave")
+    def _refusal(self, peer: PeerId | None, addr: Multiaddr, insist: bool) -> Libp2pError | None:
+        """Why ``addr`` must not be dialled."""
+        if not insist:
+            # Whoever told us may want us to knock at what is behind our firewall.
+            trusted = self._config.allow_private or (peer is not None and was_seen(self._peerstore, peer, addr))
+            if not remote_addr_allowed(addr, allow_private=trusted):
+                return TransportError(addr, _INWARDS)
         if not self._gater.dial_addr(peer, addr):
             return ConnectionDenied(addr)
         now = trio.current_time()
-        if not insist and (until := self.backoff.blocked_until(addr, now, peer=peer)) is not None:
+        if not insist and (until := self._backoff.blocked_until(addr, now, peer=peer)) is not None:
             return TransportError(addr, f"failed a moment ago; left alone for {until - now:.0f} s more")
         return None
 
@@ -243,7 +261,7 @@ class Dialing:
                 await self._take_slot()
                 try:
                     with self._scopes.reserve_dial(dial.peer or dial):
-                        upgraded = await self._dial_and_upgrade(dial.peer, addr, progress)
+                        upgraded = await self._dial_and_upgrade(dial, addr, progress)
                 finally:
                     self._slots.release()
                 connection = self._admit(upgraded, Direction.OUTBOUND)
@@ -256,7 +274,7 @@ class Dialing:
                 failure.__cause__ = exc
         if connection is not None:
             plan.succeeded(addr)
-            self.backoff.succeeded(addr, peer=dial.peer)
+            self._backoff.succeeded(addr, peer=dial.peer)
             dial.connection = dial.connection or connection
             dial.done.set()  # whoever waits need not wait for the other attempts to be cancelled
         else:
@@ -271,15 +289,33 @@ class Dialing:
         except trio.WouldBlock:
             await self._slots.acquire()
 
-    async def _dial_and_upgrade(self, peer: PeerId | None, addr: Multiaddr, progress: Progress) -> Upgraded:
-        transport = self._transport(addr)
-        assert transport is not None
-        upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=peer, progress=progress)
+    async def _dial_and_upgrade(self, dial: _Dial, addr: Multiaddr, progress: Progress) -> Upgraded:
+        upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=dial.peer, progress=progress)
         with trio.fail_after(self._config.dial_timeout):
             try:
-                return await upgrade(await transport.dial(addr, peer=peer))
+                return await upgrade(await self._reach(dial, addr))
             except Refused:
-                return await upgrade(await transport.dial(addr, peer=peer), patient=True)
+                return await upgrade(await self._reach(dial, addr), patient=True)
+
+    async def _reach(self, dial: _Dial, addr: Multiaddr) -> RawConnection | SecureMuxedConnection:
+        """Dial, and note for the black holes whether anybody answered."""
+        transport = self._transport(addr)
+        assert transport is not None
+        try:
+            found = await transport.dial(addr, peer=dial.peer)
+        except TransportError:
+            self._black_holes.record(addr, worked=False)
+            raise
+        except trio.Cancelled:
+            # Too late, or later than another: both are how a black hole shows. When nobody waits any more, it is not.
+            if dial.waiters or dial.connection is not None:
+                self._black_holes.record(addr, worked=False)
+            raise
+        except UpgradeError:  # by somebody who answered
+            self._black_holes.record(addr, worked=True)
+            raise
+        self._black_holes.record(addr, worked=True)
+        return found
 
     def _failed(self, plan: DialPlan, dial: _Dial, addr: Multiaddr, exc: Exception) -> None:
         now = trio.current_time()
@@ -287,4 +323,4 @@ class Dialing:
         self._counters.dial_failed(addr, exc)
         plan.failed(addr, now)
         if dial.peer is not None:
-            self.backoff.failed(addr, now, peer=dial.peer)
+            self._backoff.failed(addr, now, peer=dial.peer)

@@ -99,8 +99,8 @@ class Swarm(Network):
             containment=containment,
             config=config,
             admit=self._admit,
-            known_addrs=peerstore.addrs,
             counters=self._counters,
+            peerstore=peerstore,
         )
         self._listening = Listening(
             upgrader=upgrader,
@@ -275,7 +275,7 @@ class Swarm(Network):
         self._count += 1
         if len(conns) == 1:
             self._peerstore.set_connected(peer, True)
-            self._dialing.backoff.clear(peer)
+        self._dialing.connected(conn)
         self._peerstore.add_key(peer, conn.remote_key)
         if conn.direction is Direction.OUTBOUND:
             self._peerstore.add_addrs(peer, (conn.remote_addr,), ttl=CONNECTED_TTL)

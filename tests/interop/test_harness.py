@@ -11,6 +11,7 @@ from trio.testing import memory_stream_pair
 from interop.harness import report, resp
 from interop.harness.contract import ContractError, iterations, read
 from interop.harness.stacks import available
+from interop.matrix import matrix
 
 NEW = {
     "IS_DIALER": "true",
@@ -154,3 +155,29 @@ async def test_finding_the_listener() -> None:
     await resp.publish(redis, "key", "a", as_list=True)  # type: ignore[arg-type]
     await resp.publish(redis, "key", "b", as_list=False)  # type: ignore[arg-type]
     assert said[-4:] == [("DEL", "key"), ("RPUSH", "key", "a"), ("DEL", "key"), ("SET", "key", "b")]
+
+
+def test_the_matrix() -> None:
+    """A figure for each pairing, and for each gap whose it is."""
+
+    def row(peer: str, role: str, cell: str, **more: object) -> dict[str, object]:
+        return {"suite": "harness_transport", "peer": peer, "role": role, "cell": cell, "reason": "", **more}
+
+    rows = [
+        row("go", "dial", "tcp-tls-yamux", status="pass", ping_ms=2.0),
+        row("go", "dial", "tcp-tls-yamux", status="pass", ping_ms=0.456),
+        row("go", "listen", "tcp-tls-yamux", status="fail"),
+        row("go", "dial", "tcp-tls-mplex", status="unsupported-by-peer", reason="gone"),
+        row("go", "listen", "tcp-tls-mplex", status="unsupported-by-peer", reason="gone"),
+        row("ours", "dial", "tcp-tls-yamux", status="pass", ping_ms=1.0),
+        row("rust", "dial", "tcp-tls-yamux", status="pass", ping_ms=1.0) | {"suite": "perf"},
+    ]
+    assert matrix(rows, ["go", "rust", "ours"]) == [
+        "ping in ms; the role is ours",
+        "                         go       go       us",
+        "                       dial   listen     dial",
+        "tcp-tls-yamux          0.46     FAIL     1.00",
+        "tcp-tls-mplex           (a)      (a)        -",
+        "(a) go: gone",
+    ]
+    assert matrix(rows[-1:], ["rust"]) == []

@@ -95,7 +95,7 @@ def _feed(machine: Machine, wire: bytes) -> bool:
         with pytest.raises(LocalProtocolError):
             machine.open_stream()
         return False
-    _check(machine)
+    check_accounts(machine)
     return True
 
 
@@ -131,13 +131,13 @@ def test_plausible_frames_in_any_order(make: Maker, data: st.DataObject) -> None
                     command(*arguments)
                 except LocalProtocolError:
                     pass
-            _check(machine)
+            check_accounts(machine)
 
 
 # --- 2. chunking ------------------------------------------------------------------------------------------------------
 
 
-def _normal(events: Iterable[MuxEvent]) -> list[MuxEvent]:
+def normal(events: Iterable[MuxEvent]) -> list[MuxEvent]:
     """Chunks of one stream that follow each other become one; credit to open is told once per call, so not at all."""
     result: list[MuxEvent] = []
     for event in events:
@@ -157,7 +157,7 @@ def _run(machine: Machine, chunks: Iterable[bytes]) -> tuple[list[MuxEvent] | No
             events += machine.receive_data(chunk, 1.0)
     except RemoteProtocolError:
         return None, raw.join(machine.data_to_send())
-    return _normal(events), raw.join(machine.data_to_send())
+    return normal(events), raw.join(machine.data_to_send())
 
 
 @every_machine
@@ -174,7 +174,7 @@ def test_chunking_does_not_matter(make: Maker, data: st.DataObject) -> None:
 # --- 3 and 4. pairs and accounting ------------------------------------------------------------------------------------
 
 
-def _check(machine: Machine) -> None:
+def check_accounts(machine: Machine) -> None:
     """The books agree with the streams, and no bound is exceeded."""
     streams = machine._streams.values()
     limits = machine._limits
@@ -361,7 +361,7 @@ class Pair:
 
     def check(self) -> None:
         for side in self.sides:
-            _check(side.machine)
+            check_accounts(side.machine)
             # Two honest machines never hold anything but pings against each other.
             assert side.machine._idle._level <= side.other.pings
             for stream, conversation in side.streams.items():

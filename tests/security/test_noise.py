@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from libp2p.abc import Direction, SecureChannel
 from libp2p.crypto.keys import KeyType, PrivateKey, generate, unmarshal_public_key
-from libp2p.errors import LocalProtocolError, PeerIdMismatch, SecurityError
+from libp2p.errors import DecodeError, LocalProtocolError, PeerIdMismatch, SecurityError
 from libp2p.multistream import Agreed
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
@@ -472,6 +472,14 @@ async def test_short_first_messages_are_refused(size) -> None:
 
     async with met(Direction.INBOUND, act=act) as found:
         assert isinstance(found.error, SecurityError)
+
+
+def test_EM_ids_of_muxers_that_are_no_text_are_refused() -> None:
+    """Found by fuzzing: they reached the message of the error, which was then one of ours."""
+    fields = pb(1, Identity("a").public) + pb(2, b"x")
+    for ids in ([b"\x80"], [b"/yamux/1.0.0", b"\xff\xfe"]):
+        with pytest.raises(DecodeError):
+            decode_payload(fields + pb(4, b"".join(pb(2, muxer) for muxer in ids)))
 
 
 def test_payloads_with_too_many_entries_are_refused() -> None:

@@ -393,6 +393,21 @@ async def test_N10_a_changed_record_ends_it() -> None:
                 await found.channel.stream.receive_chunks()
 
 
+@pytest.mark.parametrize("order", [(0, 0), (1, 0), (0, 2), (2, 1, 0), (0, 1, 1)], ids=str)
+async def test_S6_replayed_swapped_and_dropped_records_end_it(order) -> None:
+    """As with Noise: what came in order is delivered, and nothing behind the first that did not."""
+    async with met(Direction.INBOUND) as found:
+        assert found.channel is not None
+        sealer = Sealer(found.secrets["CLIENT_TRAFFIC_SECRET_0"])
+        records = [sealer.seal(b"%d" % number) for number in range(3)]
+        got = bytearray()
+        with pytest.raises(SecurityError):
+            for number in order:
+                await found.raw.stream.send_all(records[number])
+                got += await found.channel.stream.receive_some()
+        assert b"012".startswith(bytes(got))
+
+
 @BOTH
 async def test_the_end_needs_a_farewell(role) -> None:
     """With it, the end of the stream; without it, somebody may have cut the connection."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
 from multiaddr import Multiaddr
 
-from libp2p.abc import Listener, RawConnection
+from libp2p.abc import Listener, RawConnection, SecureMuxedConnection, Transport
 from libp2p.addressing import parse, with_peer
 from libp2p.errors import (
     ConnectionDenied,
@@ -28,7 +29,7 @@ from libp2p.muxers.mplex import Mplex
 from libp2p.peer_id import PeerId
 from libp2p.security.noise import Noise
 from libp2p.security.plaintext import Plaintext
-from libp2p.swarm import BackoffConfig, Gater, LimitsConfig, RankConfig, SwarmConfig
+from libp2p.swarm import BackoffConfig, BlackHoleConfig, Gater, LimitsConfig, RankConfig, SwarmConfig
 from libp2p.swarm._connection import SwarmConnection
 from libp2p.testing import Hosts, Link, Memory, MemoryNetwork, memory_network, open_memory_host, seeded_key
 from libp2p.testing.flaky import Fault, Flaky, Plan, WrappingTransport
@@ -554,7 +555,7 @@ async def test_t9_private_addresses_behind_names_of_strangers_are_not_dialled(ho
     async with open_node(MemoryNetwork(), "a", ip="10.0.0.1", wrap=Spy, resolver=resolver) as a:
         a.peerstore.add_addrs(STRANGER, [parse("/dns4/evil.example/tcp/4001")], ttl=100)
         [failure] = (await attempts(partial(a.connect, STRANGER))).values()
-        assert "a private address behind a name" in str(failure)
+        assert "leads inside and was only heard of" in str(failure)
         assert not dialled
         # The caller may name it himself.
         await attempts(partial(a.connect, STRANGER, ["/dns4/evil.example/tcp/4001"]))
@@ -567,6 +568,152 @@ async def test_an_answer_for_another_peer_is_ignored() -> None:
         peer = PeerId.from_key(seeded_key("other").public_key)
         with pytest.raises(NoAddresses):
             await a.connect(peer, ["/dnsaddr/x.example"])
+
+
+# --- addresses that were only heard of --------------------------------------------------------------------------------
+
+
+class _Dialled(Below):
+    """Refuses everything, and remembers what."""
+
+    def __init__(self, below: Transport) -> None:
+        super().__init__(below)
+        self.dialled: list[str] = []
+
+    async def dial(self, addr: Multiaddr, *, peer: PeerId | None) -> RawConnection | SecureMuxedConnection:
+        self.dialled.append(str(addr))
+        raise TransportError(addr, "nobody there")
+
+
+INSIDE = ["/ip4/10.0.0.9/tcp/1", "/ip6/::1/tcp/1", "/ip6/::ffff:127.0.0.1/tcp/1"]
+NEVER = ["/ip4/169.254.169.254/tcp/80", "/ip4/0.0.0.0/tcp/1", "/ip4/224.0.0.1/tcp/1"]
+
+
+@pytest.mark.bar_c
+@pytest.mark.parametrize("allow_private", [False, True])
+async def test_t9_private_addresses_in_a_record_are_not_dialled(allow_private) -> None:
+    """T9, whoever put them into the peerstore; the switch is for networks of one's own."""
+    spies: list[_Dialled] = []
+
+    def spy(below: Transport) -> Transport:
+        spies.append(_Dialled(below))
+        return spies[0]
+
+    config = HostConfig(swarm=SwarmConfig(allow_private=allow_private))
+    async with open_node(MemoryNetwork(), "a", ip="10.0.0.1", wrap=spy, config=config) as a:
+        a.peerstore.add_addrs(STRANGER, map(parse, ["/ip4/1.2.3.4/tcp/1", *INSIDE, *NEVER]), ttl=100)
+        found = await attempts(partial(a.connect, STRANGER))
+        expected = {"/ip4/1.2.3.4/tcp/1", *(INSIDE if allow_private else ())}
+        assert set(spies[0].dialled) == expected
+        refused = {addr for addr, failure in found.items() if "leads inside" in str(failure)}
+        assert refused == {"/ip4/1.2.3.4/tcp/1", *INSIDE, *NEVER} - expected
+        # What the caller names is his own business.
+        await attempts(partial(a.connect, STRANGER, INSIDE))
+        assert set(INSIDE) <= set(spies[0].dialled)
+
+
+async def test_a_peer_is_dialled_again_on_the_machine_where_it_was() -> None:
+    """At another port, even: but not on other machines of the same network."""
+    network = MemoryNetwork()
+    async with (
+        open_node(network, "a", ip="10.0.0.1", listen=["/ip4/10.0.0.1/tcp/1"]) as a,
+        open_node(network, "b", ip="10.0.0.2", listen=["/ip4/10.0.0.2/tcp/1", "/ip4/10.0.0.2/tcp/2"]) as b,
+    ):
+        await b.connect(with_peer(a.listen_addrs()[0], a.local_peer))
+        await b.disconnect(a.local_peer)
+        await until(lambda: not a.connections())
+        a.peerstore.set_addrs(
+            b.local_peer, map(parse, ["/ip4/10.0.0.2/tcp/2", "/ip4/10.0.0.3/tcp/1"]), ttl=100
+        )  # it was heard of from the inbound connection alone
+        connection = await a.connect(b.local_peer)
+        assert str(connection.remote_addr) == "/ip4/10.0.0.2/tcp/2"
+
+
+# --- black holes ------------------------------------------------------------------------------------------------------
+
+UDP, TCP = parse("/ip4/1.2.3.4/udp/1/quic-v1"), parse("/ip4/1.2.3.4/tcp/1")
+
+
+class _Swallowing(_Dialled):
+    """A way out that swallows UDP: only TCP arrives, at ``target``."""
+
+    target: Multiaddr
+    swallows = True
+
+    async def dial(self, addr: Multiaddr, *, peer: PeerId | None) -> RawConnection | SecureMuxedConnection:
+        self.dialled.append("udp" if addr == UDP else "tcp")
+        if addr == UDP and self.swallows:
+            await trio.sleep_forever()
+        return await self.below.dial(self.target, peer=peer)
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return addr in (UDP, TCP)
+
+
+@asynccontextmanager
+async def behind_a_black_hole() -> AsyncIterator[tuple[RunningHost, RunningHost, _Swallowing]]:
+    network = MemoryNetwork()
+    spies: list[_Swallowing] = []
+
+    def wrap(below: Transport) -> Transport:
+        spies.append(_Swallowing(below))
+        return spies[0]
+
+    config = HostConfig(swarm=SwarmConfig(black_holes=BlackHoleConfig(window=4, min_successes=1)))
+    async with open_node(network, "b") as b, open_node(network, "a", wrap=wrap, config=config) as a:
+        spies[0].target = b.listen_addrs()[0]
+        yield a, b, spies[0]
+
+
+async def test_a_way_that_swallows_everything_is_left_out() -> None:
+    async with behind_a_black_hole() as (a, b, way):
+
+        async def connect(*addrs: Multiaddr) -> float:
+            way.dialled.clear()
+            started = trio.current_time()
+            await a.connect(b.local_peer, addrs)
+            taken = trio.current_time() - started
+            await a.disconnect(b.local_peer)
+            a.peerstore.forget(b.local_peer)
+            return taken
+
+        for _ in range(4):
+            assert await connect(UDP, TCP) == pytest.approx(0.25)  # TCP's turn comes after a step
+            assert way.dialled == ["udp", "tcp"]
+        for _ in range(3):
+            assert await connect(UDP, TCP) == 0
+            assert way.dialled == ["tcp"]
+        # One in so many tries it nevertheless, and so does who has nothing else.
+        assert await connect(UDP, TCP) == pytest.approx(0.25)
+        way.swallows = False
+        assert await connect(UDP) == 0
+        assert await connect(UDP, TCP) == 0
+        assert way.dialled == ["udp"]
+
+
+async def test_what_was_left_out_stands_in_the_error() -> None:
+    async with behind_a_black_hole() as (a, b, way):
+        for _ in range(4):
+            await attempts(partial(a.connect, b.local_peer, [UDP]))
+        way.target = NOWHERE
+        found = await attempts(partial(a.connect, b.local_peer, [UDP, TCP]))
+        assert str(found[str(UDP)]) == f"{UDP}: left out: UDP seems to be blocked here, 0 of the last 4 dials worked"
+        assert way.dialled[-1] == "tcp"
+
+
+async def test_impatience_is_no_black_hole() -> None:
+    """A caller that gives up says nothing about the way; a peer that answers wrongly says that it leads somewhere."""
+    async with behind_a_black_hole() as (a, b, way):
+        for _ in range(8):
+            with trio.move_on_after(0.01):
+                await a.connect(b.local_peer, [UDP])
+        way.swallows = False
+        for _ in range(4):
+            found = await attempts(partial(a.connect, STRANGER, [UDP]))
+            assert isinstance(found[str(UDP)], PeerIdMismatch)
+        way.dialled.clear()
+        await a.connect(b.local_peer, [UDP, TCP])
+        assert way.dialled == ["udp"]
 
 
 # --- faults and bugs stay with their dial -----------------------------------------------------------------------------

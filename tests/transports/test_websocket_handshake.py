@@ -87,6 +87,7 @@ def test_wsproto_accepts_us_and_we_it() -> None:
         asked(Sec_WebSocket_Key=None),
         asked(Sec_WebSocket_Key="short"),
         asked(Sec_WebSocket_Key="c2hvcnQ="),
+        asked(Sec_WebSocket_Key="\x80" + KEY),
         asked(Sec_WebSocket_Key=f"{KEY}, {KEY}"),
         http("GET / HTTP/1.1", "Host: x", " folded: y"),
         http("GET / HTTP/1.1", "no colon"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError as ProtobufDecodeError
@@ -51,8 +51,16 @@ def decode_payload(data: bytes) -> Payload:
         return Payload(
             identity_key=message.identity_key,
             identity_sig=message.identity_sig,
-            muxers=tuple(extensions.stream_muxers),
+            muxers=tuple(_texts(extensions.stream_muxers)),
             certhashes=tuple(extensions.webtransport_certhashes),
         )
     except (ProtobufDecodeError, UnicodeDecodeError) as exc:
         raise DecodeError(f"Noise payload does not parse: {exc}") from exc
+
+
+def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
+    # Some runtimes of protobuf let any bytes pass for a string of proto2, and leave them bytes.
+    for value in values:
+        if isinstance(value, bytes):
+            raise DecodeError("the id of a muxer is not UTF-8")
+        yield value

@@ -170,15 +170,12 @@ class TlsStream(RecordStream):
             for start in range(0, len(data) or 1, PIECE):
                 if piece := data[start : start + PIECE]:
                     connection.bio_write(piece)
-                records: list[bytes] = []
                 try:
                     for _ in range(early + self._counter.feed(piece)):
-                        records.append(connection.recv(MAX_PLAINTEXT))  # noqa: PERF401 - it may raise in between
+                        # As they are: to join them costs more than the muxer has of fewer.
+                        chunks.append(connection.recv(MAX_PLAINTEXT))  # noqa: PERF401 - it may raise in between
                 except SSL.WantReadError:
                     pass  # a record that was not data
-                finally:
-                    if records:
-                        chunks.append(records[0] if len(records) == 1 else b"".join(records))
         except SSL.ZeroReturnError:
             self._finished = True
         except SSL.Error as exc:

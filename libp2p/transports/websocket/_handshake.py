@@ -9,7 +9,6 @@ Source: RFC 6455, section 4; RFC 9112 for the syntax.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Mapping
@@ -64,7 +63,7 @@ def answer(head: bytes) -> bytes:
     key = headers.get("sec-websocket-key", "")
     try:
         valid = len(base64.b64decode(key, validate=True)) == KEY_SIZE
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         valid = False
     if not valid:
         raise RemoteProtocolError("a request without a proper key")

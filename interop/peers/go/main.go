@@ -45,6 +45,7 @@ type features struct {
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
 	PSK         bool              `json:"psk"`
+	Relay       []string          `json:"relay"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -58,6 +59,7 @@ func supported() features {
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "none"},
 		PSK:         true,
+		Relay:       []string{"client", "server", "none"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }
@@ -82,6 +84,7 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
+	relay     string
 	listen    []ma.Multiaddr
 	psk       pnet.PSK // nil in the public network
 	features  bool
@@ -100,6 +103,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.StringVar(&opts.relay, "relay", "none", "use relays, or be one")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -126,6 +130,7 @@ func parseFlags(known features) (options, error) {
 		{"muxer", opts.muxer, known.Muxers},
 		{"key-type", opts.keyType, known.KeyTypes},
 		{"pubsub", opts.pubsub, known.PubSub},
+		{"relay", opts.relay, known.Relay},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

@@ -37,6 +37,13 @@ export class Commands {
       return { peer_id: connection.remotePeer.toString() }
     },
 
+    reserve: async ({ addr }) => {
+      // Not through the configuration: the relay is there only after this host is.
+      await this.#host.components.transportManager.listen([multiaddr(`${addr}/p2p-circuit`)])
+
+      return {}
+    },
+
     ping: async ({ peer, count }) => ({ rtts_ms: await ping(this.#connection(peer), count) }),
 
     identify: async ({ peer }) => {

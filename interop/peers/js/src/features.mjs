@@ -12,6 +12,7 @@ export const FEATURES = {
   key_types: ['ed25519', 'secp256k1', 'rsa'],
   pubsub: ['floodsub', 'gossipsub'],
   psk: true,
+  relay: ['client', 'server', 'none'],
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
     'quic-v1-back-pressure': '@chainsafe/libp2p-quic cannot pause a sender: a stream is reset when too much of it waits unread',

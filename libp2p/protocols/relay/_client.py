@@ -313,6 +313,7 @@ class RelayClient(Service):
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc
         self._listeners.append(listener)
+        self._held[relay] = first
         listener.add(relay, first.addrs)
         nursery.start_soon(self._keep, host, listener, scope, way, first)
         return listener

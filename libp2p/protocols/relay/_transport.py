@@ -99,8 +99,9 @@ class CircuitListener(Listener):
         return tuple(self._relays)
 
     def add(self, relay: PeerId, addrs: Sequence[Multiaddr]) -> None:
-        """Listen through ``relay``, at ``addrs``, which replace those before."""
-        self._relays[relay] = tuple(addrs)
+        """Listen through ``relay``, at ``addrs``, which replace those before; nothing happens once it is closed."""
+        if not self._closed:
+            self._relays[relay] = tuple(addrs)
 
     def remove(self, relay: PeerId) -> None:
         """No longer listen through ``relay``."""

@@ -66,15 +66,3 @@ class Voucher(_message.Message):
     peer: bytes
     expiration: int
     def __init__(self, relay: _Optional[bytes] = ..., peer: _Optional[bytes] = ..., expiration: _Optional[int] = ...) -> None: ...
-
-class CircuitRelay(_message.Message):
-    __slots__ = ("type", "srcPeer", "dstPeer", "code")
-    TYPE_FIELD_NUMBER: _ClassVar[int]
-    SRCPEER_FIELD_NUMBER: _ClassVar[int]
-    DSTPEER_FIELD_NUMBER: _ClassVar[int]
-    CODE_FIELD_NUMBER: _ClassVar[int]
-    type: int
-    srcPeer: Peer
-    dstPeer: Peer
-    code: int
-    def __init__(self, type: _Optional[int] = ..., srcPeer: _Optional[_Union[Peer, _Mapping]] = ..., dstPeer: _Optional[_Union[Peer, _Mapping]] = ..., code: _Optional[int] = ...) -> None: ...

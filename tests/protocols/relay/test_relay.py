@@ -482,3 +482,43 @@ async def test_identify_goes_through() -> None:
                 if event.peer == net.target:
                     assert ECHO in event.protocols
                     break
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.limit(120)
+async def test_many_reservations_and_busy_circuits() -> None:
+    """A small version of ``python -m bench.relay``: nothing is lost, mixed up or left behind."""
+    async with net() as found:
+        server = RelayServer(clock=wall)
+        relay = await found.open("relay", server)
+        targets = [await found.open(f"listener {number}", client()) for number in range(24)]
+        async with trio.open_nursery() as nursery:
+            for target in targets:
+                target.handle(ECHO, echo, allow_limited=True)
+                nursery.start_soon(target.listen, f"{relay.addrs[0]}/p2p-circuit")
+        assert server.reservations == len(targets)
+        dialers = [await found.open(f"dialer {number}", client()) for number in range(12)]
+        most = 0
+
+        async def talk(number: int) -> None:
+            nonlocal most
+            target = targets[number]
+            async with await dialers[number].open_stream(through(relay, target), ECHO, allow_limited=True) as stream:
+                for turn in range(10):
+                    payload = bytes((number, turn)) * 500
+                    await stream.send_all(payload)
+                    answer = bytearray()
+                    while len(answer) < len(payload):
+                        answer += await stream.receive_some(len(payload) - len(answer))
+                    assert answer == payload
+                    await trio.sleep(1)
+                    most = max(most, server.circuits)
+            await dialers[number].disconnect(target.local_peer)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(dialers)):
+                nursery.start_soon(talk, number)
+        await settled()
+        assert most == len(dialers) and server.circuits == 0 and server.reservations == len(targets)

@@ -98,6 +98,14 @@ def test_a_renewal_from_elsewhere_moves_when_there_is_room() -> None:
     assert table.reserve(peer(3), here, 2.0)
 
 
+def test_each_holder_of_an_address_counts() -> None:
+    table = Reservations(RelayLimits(reservations_per_ip=2))
+    here = parse(at("1.2.3.4"))
+    assert table.reserve(peer(1), here, 0.0) and table.reserve(peer(2), here, 0.0)
+    assert table.remove(peer(1)) and table.reserve(peer(3), here, 0.0)
+    assert table.reserve(peer(4), here, 0.0) is None
+
+
 def test_ended_ones_give_their_address_back() -> None:
     table = Reservations(RelayLimits(reservations_per_ip=1, reservation_ttl=10))
     here = parse(at("1.2.3.4"))

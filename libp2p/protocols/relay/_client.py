@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import trio
 from multiaddr import Multiaddr
+from trio.lowlevel import ParkingLot
 
 from ..._util.bounded import LruMap
 from ...abc import Connection, Host, ProtocolId, RawConnection, Service, Stream, StreamHandler, Target, Transport
@@ -207,10 +208,9 @@ class RelayClient(Service):
         self._clock = clock
         self._transport = Circuit(self)
         self._listeners: list[CircuitListener] = []
-        self._held: dict[PeerId, Reservation] = {}
-        self._lost: dict[PeerId, trio.Event] = {}
+        self._lost: dict[trio.Event, PeerId] = {}
         self._failures: LruMap[PeerId, tuple[int, float]] = LruMap(_REMEMBERED_FAILURES)
-        self._news = trio.Event()
+        self._news = ParkingLot()
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -227,7 +227,7 @@ class RelayClient(Service):
     @property
     def reservations(self) -> Mapping[PeerId, Reservation]:
         """The reservations that are held, by relay."""
-        return dict(self._held)
+        return {relay: held for listener in self._listeners for relay, held in listener.reservations.items()}
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep reservations, until cancelled."""
@@ -238,10 +238,12 @@ class RelayClient(Service):
                     self._nursery = nursery
                     task_status.started()
                     async for event in events:
-                        if isinstance(event, PeerDisconnected) and event.peer in self._lost:
-                            self._lost[event.peer].set()
+                        if isinstance(event, PeerDisconnected):
+                            for lost, relay in self._lost.items():
+                                if relay == event.peer:
+                                    lost.set()
                         elif isinstance(event, PeerIdentified) and HOP in event.protocols:
-                            self._news.set()
+                            self._news.unpark_all()
         finally:
             self._host = self._nursery = None
 
@@ -279,7 +281,7 @@ class RelayClient(Service):
         if request.peer is None:
             return await _answer_stop(stream, Status.MALFORMED_MESSAGE)
         connection = stream.connection
-        listener = next((found for found in self._listeners if connection.peer in found.relays), None)
+        listener = next((found for found in self._listeners if connection.peer in found.reservations), None)
         if listener is None or is_relay(connection.remote_addr):
             return await _answer_stop(stream, Status.PERMISSION_DENIED)
         await _answer_stop(stream, Status.OK)
@@ -313,8 +315,7 @@ class RelayClient(Service):
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc
         self._listeners.append(listener)
-        self._held[relay] = first
-        listener.add(relay, first.addrs)
+        listener.add(first)
         nursery.start_soon(self._keep, host, listener, scope, way, first)
         return listener
 
@@ -338,12 +339,11 @@ class RelayClient(Service):
                 await self._use(host, listener, way, None)
             finally:
                 del used[way[0]]
-                self._news.set()
+                self._news.unpark_all()
 
         with scope:
             async with trio.open_nursery() as nursery:
                 while True:
-                    self._news = trio.Event()
                     again = float("inf")
                     for way in self._candidates(host):
                         _, pause = self._failures.get(way[0]) or (0, 0.0)
@@ -353,7 +353,7 @@ class RelayClient(Service):
                         elif way[0] not in used:
                             again = min(again, max(pause, trio.current_time() + self._config.retry))
                     with trio.CancelScope(deadline=again):
-                        await self._news.wait()
+                        await self._news.park()
 
     def _candidates(self, host: Host) -> list[_Way]:
         """Who may serve as a relay, best first."""
@@ -372,7 +372,7 @@ class RelayClient(Service):
         except _LOST:
             failures, _ = self._failures.get(relay) or (0, 0.0)
         else:
-            await self._hold(host, listener, held, at)
+            await self._hold(host, listener, held)
             failures = 0
         pause = min(self._config.max_retry, self._config.retry * 2.0 ** min(failures, 32))
         self._failures[relay] = (failures + 1, trio.current_time() + pause)
@@ -381,15 +381,15 @@ class RelayClient(Service):
         await host.connect(relay, () if at is None else (at,))
         return await reserve(host, relay, clock=self._clock)
 
-    async def _hold(self, host: Host, listener: CircuitListener, held: Reservation, at: Multiaddr | None) -> None:
+    async def _hold(self, host: Host, listener: CircuitListener, held: Reservation) -> None:
         """Announce a reservation, and renew it, until it is lost."""
         relay = held.relay
-        lost = self._lost[relay] = trio.Event()
+        lost = trio.Event()
+        self._lost[lost] = relay
         host.protect(relay, PROTECTION)
         try:
             while _direct(host, relay) is not None:
-                self._held[relay] = held
-                listener.add(relay, held.addrs)
+                listener.add(held)
                 self._announce(host)
                 renewed = await self._renewed(host, held, lost)
                 if renewed is None:
@@ -397,9 +397,9 @@ class RelayClient(Service):
                 held = renewed
         finally:
             listener.remove(relay)
-            self._held.pop(relay, None)
-            self._lost.pop(relay, None)
-            host.unprotect(relay, PROTECTION)
+            del self._lost[lost]
+            if relay not in self._lost.values():  # another listener may use it, too
+                host.unprotect(relay, PROTECTION)
             self._announce(host)
 
     async def _renewed(self, host: Host, held: Reservation, lost: trio.Event) -> Reservation | None:

@@ -7,7 +7,7 @@ but ciphertext. The source is the dialer in all of that, the destination the lis
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,7 +22,7 @@ from ...errors import DecodeError, StreamReset, TransportError
 from ...peer_id import PeerId
 
 if TYPE_CHECKING:
-    from ._client import RelayClient
+    from ._client import RelayClient, Reservation
 
 BACKLOG = 64
 """Circuits a listener holds between two accepts; more are refused."""
@@ -83,7 +83,7 @@ class CircuitListener(Listener):
 
     def __init__(self, on_close: Callable[[], None]) -> None:
         self._on_close = on_close
-        self._relays: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._held: dict[PeerId, Reservation] = {}
         self._waiting: deque[RawConnection] = deque()
         self._lot = ParkingLot()
         self._closed = False
@@ -91,21 +91,21 @@ class CircuitListener(Listener):
     @property
     def addresses(self) -> Sequence[Multiaddr]:
         """Where it is reached now; none while no relay has a reservation for it."""
-        return tuple(dict.fromkeys(addr for addrs in self._relays.values() for addr in addrs))
+        return tuple(dict.fromkeys(addr for held in self._held.values() for addr in held.addrs))
 
     @property
-    def relays(self) -> Sequence[PeerId]:
-        """The relays that have a reservation for it."""
-        return tuple(self._relays)
+    def reservations(self) -> Mapping[PeerId, Reservation]:
+        """What it listens by, by relay."""
+        return self._held
 
-    def add(self, relay: PeerId, addrs: Sequence[Multiaddr]) -> None:
-        """Listen through ``relay``, at ``addrs``, which replace those before; nothing happens once it is closed."""
+    def add(self, held: Reservation) -> None:
+        """Listen by a reservation, which replaces an older one of its relay; nothing happens once it is closed."""
         if not self._closed:
-            self._relays[relay] = tuple(addrs)
+            self._held[held.relay] = held
 
     def remove(self, relay: PeerId) -> None:
         """No longer listen through ``relay``."""
-        self._relays.pop(relay, None)
+        self._held.pop(relay, None)
 
     def offer(self, circuit: RawConnection) -> bool:
         """Let a circuit wait to be accepted; False when there is no room for it."""
@@ -127,7 +127,7 @@ class CircuitListener(Listener):
         """Stop listening; circuits that were not accepted are reset."""
         if not self._closed:
             self._closed = True
-            self._relays.clear()
+            self._held.clear()
             self._on_close()
             self._lot.unpark_all()
             with trio.CancelScope(shield=True):

@@ -300,3 +300,24 @@ async def test_s1_a_relay_that_connects_to_somebody_else() -> None:
 async def _copy(source: Stream, target: Stream) -> None:
     async for chunk in source:
         await target.send_all(chunk)
+
+
+async def test_two_listeners_with_one_relay() -> None:
+    async with net() as found:
+        relay = await found.open("relay", RelayServer(clock=wall))
+        service = client(relays=[relay.addrs[0]], config=RelayClientConfig(retry=10))
+        host = await found.open("host", service)
+        await host.listen("/p2p-circuit")
+        await until(lambda: service.reservations)
+        await host.listen(f"{relay.addrs[0]}/p2p-circuit")
+        first, second = service._listeners
+        await second.aclose()
+        await settled()
+        assert list(service.reservations) == [relay.local_peer] == list(first.reservations)
+        await host.listen("/p2p-circuit")
+        await until(lambda: all(listener.reservations for listener in service._listeners))
+        await host.disconnect(relay.local_peer)
+        await settled()
+        assert not service.reservations
+        await trio.sleep(30)
+        assert all(listener.reservations for listener in service._listeners)

@@ -167,7 +167,7 @@ def report(what: str, relay: Relay, seconds: float, cpu: float, pings: list[floa
     )
     print(row + (f"  echo {_percentiles(rounds)} x {len(rounds)}" if rounds else ""), flush=True)
     pings.clear()
-    return state["cpu"]
+    return float(state["cpu"])
 
 
 def _percentiles(seconds: Sequence[float]) -> str:

@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = get_features(metafunc.config)
     parties = [OURS, *(name for name in NATIVE if name in found)]
     if metafunc.definition.name == "test_cut":
-        arrangements = [(name, OURS, OURS) for name in parties]
+        arrangements: list[tuple[str, ...]] = [(name, OURS, OURS) for name in parties]
     else:
         arrangements = [places for places in product(parties, repeat=3) if OURS in places]
     metafunc.parametrize("cell", [_cell(places, found) for places in arrangements])

@@ -26,7 +26,7 @@ import trio
 import libp2p
 from libp2p.protocols.ping import open_ping
 from libp2p.protocols.relay import RelayClient, RelayLimits, RelayServer
-from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
+from libp2p.swarm import LimitsConfig, StreamConfig, SwarmConfig, TrimConfig
 
 ECHO = "/bench/echo/1.0.0"
 SIZE = 1024
@@ -34,9 +34,16 @@ PAUSE = 0.25
 AT_ONCE = 4
 """Hosts that connect at a time: enough to keep the relay busy."""
 
+PATIENCE = 120.0
+
 ROOMY = libp2p.HostConfig(
     swarm=SwarmConfig(
-        limits=LimitsConfig(connections=4096, connections_inbound=3072), trim=TrimConfig(low=4096, high=4096)
+        limits=LimitsConfig(connections=4096, connections_inbound=3072),
+        trim=TrimConfig(low=4096, high=4096),
+        # What is measured is the relay, not how long others keep the machine.
+        dial_timeout=PATIENCE,
+        accept_timeout=PATIENCE,
+        streams=StreamConfig(open_timeout=PATIENCE, accept_timeout=PATIENCE),
     )
 )
 
@@ -104,7 +111,7 @@ async def canary(relay: Relay) -> AsyncIterator[list[float]]:
     async with (
         libp2p.open_host() as host,
         trio.open_nursery() as nursery,
-        open_ping(host, relay.addr, timeout=60) as session,
+        open_ping(host, relay.addr, timeout=PATIENCE) as session,
     ):
 
         async def keep_pinging() -> None:

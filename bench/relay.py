@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ AT_ONCE = 4
 """Hosts that connect at a time: enough to keep the relay busy."""
 
 PATIENCE = 120.0
+TRIES = 5
 
 ROOMY = libp2p.HostConfig(
     swarm=SwarmConfig(
@@ -137,6 +138,11 @@ async def for_each(holders: list[libp2p.Host], what: Callable[[int, libp2p.Host]
 
     async def one(number: int, host: libp2p.Host) -> None:
         async with limiter:
+            for _ in range(TRIES - 1):
+                try:
+                    return await what(number, host)
+                except libp2p.Libp2pError as exc:
+                    print(f"once more, after {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
             await what(number, host)
 
     started = time.monotonic()
@@ -195,7 +201,8 @@ async def measure(options: argparse.Namespace) -> None:
             pings.clear()
 
             async def listen(_: int, host: libp2p.Host) -> None:
-                host.handle(ECHO, echo, allow_limited=True)
+                with suppress(ValueError):  # not the first try
+                    host.handle(ECHO, echo, allow_limited=True)
                 await host.listen(f"{relay.addr}/p2p-circuit")
 
             before = relay.state()["cpu"]

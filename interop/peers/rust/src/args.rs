@@ -8,6 +8,7 @@ pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
 pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
+pub const RELAYS: &[&str] = &["none", "client", "server"];
 
 #[derive(Clone)]
 pub struct Args {
@@ -17,6 +18,7 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
+    pub relay: String,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -35,6 +37,7 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
+            relay: RELAYS[0].into(),
             psk: None,
             certificate: None,
             authority: None,
@@ -62,6 +65,7 @@ impl Args {
                 "--muxer" => args.muxer = one_of(MUXERS, &flag, value)?,
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
+                "--relay" => args.relay = one_of(RELAYS, &flag, value)?,
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -109,6 +113,7 @@ impl Args {
         Self {
             listen: Vec::new(),
             pubsub: "none".into(),
+            relay: "none".into(),
             ..self.clone()
         }
     }
@@ -135,6 +140,7 @@ pub fn features() -> Value {
         "key_types": KEY_TYPES,
         "pubsub": PUBSUBS,
         "psk": true,
+        "relay": RELAYS,
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

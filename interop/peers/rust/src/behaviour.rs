@@ -3,12 +3,15 @@
 use libp2p::{
     StreamProtocol, gossipsub, identify,
     identity::Keypair,
-    ping,
+    ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use tokio::sync::mpsc;
 
-use crate::raw_streams::{self, InboundStream};
+use crate::{
+    args::Args,
+    raw_streams::{self, InboundStream},
+};
 
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 const MAX_PUBSUB_RPC: usize = 1024 * 1024;
@@ -20,12 +23,15 @@ pub struct Behaviour {
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub pubsub: Toggle<gossipsub::Behaviour>,
+    pub relay: Toggle<relay::Behaviour>,
+    pub relay_client: Toggle<relay::client::Behaviour>,
 }
 
 impl Behaviour {
     pub fn new(
         keypair: &Keypair,
-        pubsub: &str,
+        args: &Args,
+        relay_client: Option<relay::client::Behaviour>,
         protocols: &[StreamProtocol],
     ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
         let (raw, inbound) = raw_streams::Behaviour::new(protocols);
@@ -35,7 +41,7 @@ impl Behaviour {
             identify::Config::new(PROTOCOL_VERSION.into(), keypair.public())
                 .with_push_listen_addr_updates(true),
         );
-        let pubsub = match pubsub {
+        let pubsub = match args.pubsub.as_str() {
             "none" => None,
             name => Some(new_pubsub(keypair, name == "floodsub")?),
         };
@@ -44,6 +50,10 @@ impl Behaviour {
             identify,
             ping: ping::Behaviour::default(),
             pubsub: pubsub.into(),
+            relay: (args.relay == "server")
+                .then(|| relay::Behaviour::new(keypair.public().to_peer_id(), Default::default()))
+                .into(),
+            relay_client: relay_client.into(),
         };
         Ok((behaviour, inbound))
     }

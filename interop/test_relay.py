@@ -47,7 +47,7 @@ def _cell(places: tuple[str, ...], found: dict[str, Any]) -> Any:
     absent = [name for name in others if found[name] is None]
     marks = [pytest.mark.skip(reason="not built: its toolchain is absent, see above")] if absent else []
     relay, listener, dialer = places
-    # Neither is about this library: the two would not get on through a relay of somebody else's, either.
+    # What two others make of each other.
     if (relay, listener) == ("go", "rust"):
         reason = "go's relay tells those who reserve no private address, and rust takes no reservation without one"
         marks.append(pytest.mark.skip(reason=f"unsupported by peer: {reason}"))

@@ -9,6 +9,7 @@ const OPTIONS = {
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
   relay: { type: 'string', default: 'none' },
+  dht: { type: 'string', default: 'none' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
   authority: { type: 'string' },
@@ -29,7 +30,8 @@ const ALLOWED = {
   muxer: FEATURES.muxers,
   'key-type': FEATURES.key_types,
   pubsub: [...FEATURES.pubsub, 'none'],
-  relay: FEATURES.relay
+  relay: FEATURES.relay,
+  dht: [...FEATURES.dht, 'none']
 }
 
 /** Reads the command line; throws with a reason when a flag or its value is not known. */
@@ -56,6 +58,7 @@ export function readArgs (argv) {
     keyType: values['key-type'],
     pubsub: values.pubsub,
     relay: values.relay,
+    dht: values.dht,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features

@@ -11,6 +11,8 @@ export const FEATURES = {
   muxers: ['yamux', 'mplex'],
   key_types: ['ed25519', 'secp256k1', 'rsa'],
   pubsub: ['floodsub', 'gossipsub'],
+  dht: ['server', 'client'],
+  dht_namespaces: ['pk', 'test'],
   psk: true,
   relay: ['client', 'server', 'none'],
   unsupported: {

@@ -16,6 +16,7 @@ import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { dhtService } from './kad.mjs'
 import { MAX_UNREAD } from './streams.mjs'
 
 /** High enough to be out of the way of every suite. */
@@ -82,7 +83,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
-  transport, certificate, authority, security, muxer, keyType, pubsub, relay, listen, psk
+  transport, certificate, authority, security, muxer, keyType, pubsub, dht, relay, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -105,7 +106,8 @@ export async function createHost ({
       // One of ours may still be closing when the next is opened.
       ping: ping({ maxOutboundStreams: 8 }),
       ...PUBSUBS[pubsub](),
-      ...RELAYS[relay].services
+      ...RELAYS[relay].services,
+      ...dhtService(dht)
     }
   })
 }

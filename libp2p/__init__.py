@@ -25,6 +25,7 @@ from .crypto.keys import generate as generate_key
 from .errors import ConnectionClosed as ConnectionClosed
 from .errors import DialError as DialError
 from .errors import Libp2pError as Libp2pError
+from .errors import LimitedConnection as LimitedConnection
 from .errors import LimitExceeded as LimitExceeded
 from .errors import NegotiationError as NegotiationError
 from .errors import StreamReset as StreamReset
@@ -40,6 +41,7 @@ __all__ = [
     "KeyType",
     "Libp2pError",
     "LimitExceeded",
+    "LimitedConnection",
     "Multiaddr",
     "NegotiationError",
     "PeerId",

@@ -144,12 +144,14 @@ class RawConnection:
         prepare: what the transport has to say on an accepted connection before ``stream`` can be used; None when there
             is nothing. An accept loop must wait for nobody, so whoever accepted awaits this once, within limits of his
             own. It raises TransportError, and leaves closing to its caller.
+        limited: whether a relay bounds its bytes or duration.
     """
 
     stream: ByteStream
     local_addr: Multiaddr
     remote_addr: Multiaddr
     prepare: Callable[[], Awaitable[None]] | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,11 +454,16 @@ class Connection(Protocol):
         """Whether a relay bounds its bytes or duration."""
         ...
 
-    async def open_stream(self, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         """Open a stream for the first of ``protocols`` the peer speaks.
+
+        Args:
+            protocols: at least one, best first.
+            allow_limited: whether a few bytes for a short time are enough, as a relay with limits gives.
 
         Raises:
             NegotiationError: the peer speaks none of them.
+            LimitedConnection: the connection is :attr:`limited`, and that is not allowed.
             LimitExceeded: a stream limit of ours.
             ConnectionClosed: the connection is gone.
         """
@@ -651,8 +658,12 @@ class Network(Protocol):
         """
         ...
 
-    async def open_stream(self, peer: PeerId, /, *protocols: ProtocolId) -> Stream:
-        """Connect if needed and open a stream for the first of ``protocols`` the peer speaks."""
+    async def open_stream(self, peer: PeerId, /, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
+        """Connect if needed and open a stream for the first of ``protocols`` the peer speaks.
+
+        The best connection carries it: a direct one before one through a relay with limits, which does so only when
+        ``allow_limited``; see :meth:`Connection.open_stream`.
+        """
         ...
 
     async def disconnect(self, peer: PeerId) -> None:
@@ -679,6 +690,15 @@ class Host(Network, Protocol):
     def addrs(self) -> Sequence[Multiaddr]:
         """The addresses to announce, each ending in ``/p2p/<local peer>``: where it listens, and where others agree
         to see it."""
+        ...
+
+    async def listen(self, addr: Multiaddr | str) -> Sequence[Multiaddr]:
+        """Listen on one more address; returns the concrete ones.
+
+        Raises:
+            TransportError: it cannot be bound, or no transport understands it.
+            DecodeError: ``addr`` does not parse.
+        """
         ...
 
     def observe(self, addr: Multiaddr, connection: Connection) -> None:
@@ -721,11 +741,17 @@ class Host(Network, Protocol):
         """
         ...
 
-    async def open_stream(self, target: Target, /, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, target: Target, /, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         """Connect if needed and open a stream for the first of ``protocols`` the peer speaks.
+
+        Args:
+            target: as for :meth:`connect`.
+            protocols: at least one, best first.
+            allow_limited: whether a connection through a relay with limits will do, when there is no other.
 
         Raises:
             NegotiationError: the peer speaks none of them.
+            LimitedConnection: there is only a connection with limits, and that is not allowed.
             DialError, LimitExceeded, DecodeError: as :meth:`connect`.
         """
         ...
@@ -762,6 +788,11 @@ class Service(ABC):  # noqa: B024 - every method has a default; the class is wha
     def limited_protocols(self) -> frozenset[ProtocolId]:
         """Those of :attr:`handlers` that may run over relayed connections with limits."""
         return frozenset()
+
+    @property
+    def transports(self) -> Sequence[Transport]:
+        """Ways to reach peers that come with the service, added to those of the host."""
+        return ()
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Set up, ``task_status.started()``, work, tear down. Returning is fine; raising ends the host."""

@@ -185,6 +185,21 @@ class LimitExceeded(Libp2pError):
         return f"limit {self.scope} = {self.limit:g} reached; raise it in the host's limits if this load is wanted"
 
 
+class LimitedConnection(Libp2pError):
+    """The only connection goes through a relay that limits it, and the protocol was not allowed to use such a one.
+
+    Attributes:
+        peer: who is at the other end.
+    """
+
+    def __init__(self, peer: PeerId) -> None:
+        super().__init__(peer)
+        self.peer = peer
+
+    def __str__(self) -> str:
+        return f"{self.peer} is connected through a relay with limits only; allow_limited=True uses it all the same"
+
+
 class ConnectionDenied(Libp2pError):
     """The connection gater said no.
 

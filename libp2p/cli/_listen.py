@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .. import Host
 from ..events import ConnectionEnded, ConnectionOpened, Event, ListenAddrsChanged, PeerIdentified
 from ..protocols.echo import Echo
 from ._metrics import MetricsAddress, serving_metrics
@@ -26,21 +27,28 @@ Where = Annotated[
 async def listen(node: Node, out: Output, addrs: Where = None, metrics: MetricsAddress = None) -> None:
     """Run a node that serves echo, ping and identify, until it is interrupted.
 
+    An ADDR may be that of a relay with /p2p-circuit at its end: whoever cannot be dialled is then reached through it.
+
     Prints the addresses to reach it at. With -v, or as JSON, also who connects and who leaves.
     """
     async with node.listening(addrs or [EVERYWHERE]).running(Echo()) as host, serving_metrics(host, out, metrics):
-        with host.subscribe(ConnectionOpened, ConnectionEnded, PeerIdentified, ListenAddrsChanged) as events:
-            out.note((f"{host.local_peer} listens on these addresses; Ctrl-C ends it", DIM))
-            announce(host, out, results=True)
-            known = {str(addr) for addr in host.addrs}
-            async for event in events:
-                if isinstance(event, ListenAddrsChanged):
-                    fresh = [addr for addr in map(str, event.addrs) if addr not in known]
-                    known.update(fresh)
-                    if fresh:
-                        out.listing({"event": "addresses", "addrs": fresh}, fresh)
-                elif out.as_json or out.verbose:
-                    _report(event, out)
+        await follow(host, out)
+
+
+async def follow(host: Host, out: Output) -> None:
+    """Say where ``host`` is reached, and who comes and goes, until cancelled."""
+    with host.subscribe(ConnectionOpened, ConnectionEnded, PeerIdentified, ListenAddrsChanged) as events:
+        out.note((f"{host.local_peer} listens on these addresses; Ctrl-C ends it", DIM))
+        announce(host, out, results=True)
+        known = {str(addr) for addr in host.addrs}
+        async for event in events:
+            if isinstance(event, ListenAddrsChanged):
+                fresh = [addr for addr in map(str, event.addrs) if addr not in known]
+                known.update(fresh)
+                if fresh:
+                    out.listing({"event": "addresses", "addrs": fresh}, fresh)
+            elif out.as_json or out.verbose:
+                _report(event, out)
 
 
 def _report(event: Event, out: Output) -> None:

@@ -23,6 +23,7 @@ from ..crypto.key_file import KeyFileError, load
 from ..errors import Libp2pError
 from ..muxers.mplex import Mplex
 from ..muxers.yamux import Yamux
+from ..protocols.relay import RelayClient
 from ..security.noise import Noise
 from ..security.plaintext import Plaintext
 from ..security.pnet import PreSharedKey
@@ -62,7 +63,7 @@ class Node:
 
     @asynccontextmanager
     async def running(self, *services: Service) -> AsyncIterator[Host]:
-        """Run the node while the block is open.
+        """Run the node while the block is open. It can dial, and listen, through relays.
 
         The first interrupt ends the block, and the node says goodbye to its peers; a second one ends all at once.
 
@@ -82,7 +83,7 @@ class Node:
         return open_host(
             key=None if self.key is None else load(self.key),
             listen=self.listen,
-            services=services,
+            services=[RelayClient(), *services],
             security=None if self.security is None else [SECURITY[self.security]],
             muxers=[MUXERS[self.muxer]()],
             psk=None if self.psk is None else PreSharedKey.load(self.psk),

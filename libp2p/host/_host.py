@@ -106,11 +106,6 @@ class RunningHost(Host):
             self._announce()
 
     async def listen(self, addr: Multiaddr | str) -> Sequence[Multiaddr]:
-        """Listen on one more address; returns the concrete ones.
-
-        Raises:
-            TransportError: it cannot be bound, or no transport understands it.
-        """
         bound = await self._swarm.listen(parse(addr))
         self._interfaces.forget()  # perhaps it is an address the machine has only just got
         self._announce()
@@ -184,14 +179,14 @@ class RunningHost(Host):
                 raise
             return await self._swarm.connect(peer, found)
 
-    async def open_stream(self, target: Target, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, target: Target, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         peer, own = _target(target)
         if peer is None:
             connection = await self._swarm.connect(None, own)
-            return await connection.open_stream(*protocols)
+            return await connection.open_stream(*protocols, allow_limited=allow_limited)
         if self._routing is not None and not self._swarm.connections(peer):
             await self.connect(peer, own)
-        return await self._swarm.open_stream(peer, *protocols, addrs=own)
+        return await self._swarm.open_stream(peer, *protocols, allow_limited=allow_limited, addrs=own)
 
     async def disconnect(self, peer: PeerId) -> None:
         await self._swarm.disconnect(peer)

@@ -53,6 +53,7 @@ async def open_host(
     """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
     with closing(peerstore):
         made = [given if isinstance(given, Transport) else given(key) for given in transports]
+        made += [transport for service in services for transport in service.transports]
         _check_privacy(config, made, protector)
         containment = Containment(strict=config.strict)
         handlers: dict[ProtocolId, Handler] = {}

@@ -120,7 +120,7 @@ class PingSession:
                     except (trio.BrokenResourceError, trio.EndOfChannel):
                         # Peers end long-lived ping streams (go, and we, after 30 s).
                         self._drop(stream)
-                stream = self._stream = await self._host.open_stream(self._target, PING)
+                stream = self._stream = await self._host.open_stream(self._target, PING, allow_limited=True)
                 return await self._round_trip(stream)
         except trio.EndOfChannel as exc:
             raise RemoteProtocolError("the peer closed the ping stream without an answer") from exc

@@ -71,7 +71,7 @@ class RequestResponse(Service):
         max_response: bytes of a response, likewise. A handler that returns more has a bug.
         timeout: seconds in all for one request of ours; of a peer's, seconds to send it, and again to take the
             response. How long the handler may take is its own affair.
-        allow_limited: whether to serve it over relayed connections with limits, too.
+        allow_limited: whether to serve it, and to ask, over relayed connections with limits, too.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class RequestResponse(Service):
             raise RequestTooLarge(len(data), self._max_request)
         try:
             with trio.fail_after(self._timeout):
-                async with await host.open_stream(target, self.protocol) as stream:
+                async with await host.open_stream(target, self.protocol, allow_limited=self._allow_limited) as stream:
                     await stream.send_eof(frame(data))
                     return await _receive(stream, self._max_response, "response")
         except trio.TooSlowError as exc:

@@ -26,7 +26,7 @@ from ..abc import (
     StreamHandler,
 )
 from ..crypto.keys import PublicKey
-from ..errors import LimitExceeded, NegotiationError, RemoteProtocolError
+from ..errors import LimitedConnection, LimitExceeded, NegotiationError, RemoteProtocolError
 from ..multistream import Agreed, Dialer, Listener, negotiate_inbound, negotiate_outbound
 from ..peer_id import PeerId
 from ._limits import Scopes, StreamToken, Token
@@ -109,7 +109,6 @@ class SwarmConnection(Connection):
         upgraded: Upgraded,
         *,
         direction: Direction,
-        limited: bool,
         opened_at: float,
         handlers: Mapping[ProtocolId, Handler],
         peerstore: Peerstore,
@@ -123,7 +122,7 @@ class SwarmConnection(Connection):
         self._direction = direction
         self._local_addr = upgraded.local_addr
         self._remote_addr = upgraded.remote_addr
-        self._limited = limited
+        self._limited = upgraded.limited
         self.security = upgraded.security
         self.muxer = upgraded.muxer
         self.muxed = upgraded.muxed
@@ -280,7 +279,7 @@ class SwarmConnection(Connection):
 
     # --- streams we open
 
-    async def open_stream(self, *protocols: ProtocolId) -> Stream:
+    async def open_stream(self, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         """Open a stream; see :class:`libp2p.abc.Connection`.
 
         When the peer is known to serve one of ``protocols``, the stream is returned without waiting for its answer;
@@ -288,6 +287,8 @@ class SwarmConnection(Connection):
         """
         if not protocols:
             raise ValueError("name at least one protocol")
+        if self._limited and not allow_limited:
+            raise LimitedConnection(self.peer)
         token = self._scopes.reserve_stream(self, self._peer_key, inbound=False, protocol=protocols[0])
         try:
             stream = await self._open_muxed()

@@ -19,7 +19,10 @@ from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar, cast
 
+from multiaddr import Multiaddr
+
 from .._util.bounded import LruMap
+from ..addressing import host_port, is_relay
 from ..errors import LimitExceeded
 from ._limit_table import IpNetworkLimit, LimitRow, LimitsConfig, OnFull, limit_table
 
@@ -33,11 +36,21 @@ __all__ = [
     "StreamToken",
     "Token",
     "limit_table",
+    "source_ip",
 ]
 
 IpAddress = IPv4Address | IPv6Address
 
 _parsed = functools.lru_cache(1024)(ip_address)
+
+
+def source_ip(remote_addr: Multiaddr) -> str | None:
+    """The address that a connection's limits count for; None where there is none, as on memory or relayed ones.
+
+    A relay is no reason to refuse those behind it: it limits them itself.
+    """
+    target = None if is_relay(remote_addr) else host_port(remote_addr)
+    return None if target is None else target[0]
 
 
 class Token:

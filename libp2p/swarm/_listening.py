@@ -14,13 +14,12 @@ import trio
 
 from .._util.contain import Containment
 from ..abc import Direction, Listener, RawConnection, SecureMuxedConnection
-from ..addressing import host_port
 from ..errors import Libp2pError, LimitExceeded
 from ..events import ListenerClosed
 from ._config import SwarmConfig
 from ._connection import SwarmConnection
 from ._gater import Gater
-from ._limits import PendingToken, Scopes
+from ._limits import PendingToken, Scopes, source_ip
 from ._upgrade import Progress, Upgraded, Upgrader
 
 _log = logging.getLogger("libp2p.swarm")
@@ -96,8 +95,7 @@ class Listening:
         if not self._gater.accept(raw.remote_addr):
             return None
         now = trio.current_time()
-        target = host_port(raw.remote_addr)
-        ip = target[0] if target is not None else None
+        ip = source_ip(raw.remote_addr)
         try:
             try:
                 return self._scopes.reserve_pending(ip, now)

@@ -27,7 +27,6 @@ from ..abc import (
     Stream,
     Transport,
 )
-from ..addressing import host_port, is_relay
 from ..errors import ConnectionClosed, ConnectionDenied, DialError, LimitExceeded, TransportError
 from ..events import ConnectionEnded, ConnectionOpened, Event, PeerConnected, PeerDisconnected
 from ..metrics import Metric
@@ -37,7 +36,7 @@ from ._connection import Handler, SwarmConnection
 from ._dialing import Dialing
 from ._events import EventBus
 from ._gater import ContainedGater, Gater
-from ._limits import PendingToken, Scopes
+from ._limits import PendingToken, Scopes, source_ip
 from ._listening import Listening
 from ._measured import SwarmCounters, measure_use
 from ._trim import ConnInfo, Tags, choose_victims
@@ -206,17 +205,19 @@ class Swarm(Network):
                 raise ConnectionDenied(peer)
         return await self._dialing.connect(peer, list(addrs), self._running())
 
-    async def open_stream(self, peer: PeerId, *protocols: ProtocolId, addrs: Iterable[Multiaddr] = ()) -> Stream:
+    async def open_stream(
+        self, peer: PeerId, *protocols: ProtocolId, allow_limited: bool = False, addrs: Iterable[Multiaddr] = ()
+    ) -> Stream:
         """See :meth:`libp2p.abc.Network.open_stream`; ``addrs`` as in :meth:`connect`."""
         existing = self._best(peer)
         if existing is not None:
             try:
-                return await existing.open_stream(*protocols)
+                return await existing.open_stream(*protocols, allow_limited=allow_limited)
             except ConnectionClosed:
                 # It ended under our hands; the peer may well be there still.
                 self._forget(existing)
         conn = await self.connect(peer, addrs)
-        return await conn.open_stream(*protocols)
+        return await conn.open_stream(*protocols, allow_limited=allow_limited)
 
     async def disconnect(self, peer: PeerId) -> None:
         conns = tuple(self._connections.get(peer, ()))
@@ -238,9 +239,8 @@ class Swarm(Network):
                 raise ConnectionDenied("this host itself")
             if not self._gater.secured(direction, peer, upgraded.remote_addr):
                 raise ConnectionDenied(peer)
-            target = host_port(upgraded.remote_addr)
             token = self.scopes.reserve_connection(
-                peer, target[0] if target else None, inbound=direction is Direction.INBOUND, pending=pending
+                peer, source_ip(upgraded.remote_addr), inbound=direction is Direction.INBOUND, pending=pending
             )
         except (ConnectionDenied, LimitExceeded) as exc:
             self._running().start_soon(self._refuse, upgraded, getattr(exc, "wire_code", 0x1008))
@@ -248,7 +248,6 @@ class Swarm(Network):
         conn = SwarmConnection(
             upgraded,
             direction=direction,
-            limited=is_relay(upgraded.remote_addr),
             opened_at=trio.current_time(),
             handlers=self._handlers,
             peerstore=self._peerstore,

@@ -38,6 +38,7 @@ class Upgraded:
     Attributes:
         security: the security protocol, or the transport's name for those that bring their own.
         muxer: the muxer, likewise.
+        limited: whether a relay bounds its bytes or duration.
     """
 
     muxed: MuxedConnection
@@ -47,6 +48,7 @@ class Upgraded:
     remote_addr: Multiaddr
     security: ProtocolId
     muxer: ProtocolId
+    limited: bool = False
 
 
 class Progress:
@@ -158,6 +160,7 @@ class Upgrader:
             remote_addr=raw.remote_addr,
             security=security,
             muxer=muxer.protocol,
+            limited=raw.limited,
         )
 
     def _finished(self, conn: SecureMuxedConnection, peer: PeerId | None) -> Upgraded:

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 )
 
@@ -57,6 +58,8 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 	switch req.Cmd {
 	case "dial":
 		return n.dial(ctx, req.Addr)
+	case "reserve":
+		return n.reserve(ctx, req.Addr)
 	case "ping":
 		return n.ping(ctx, req.Peer.ID, req.Count)
 	case "identify":
@@ -102,6 +105,22 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 	default:
 		return nil, fmt.Errorf("unknown command %q", req.Cmd)
 	}
+}
+
+// reserve asks the relay at addr, which the host then accepts circuits from.
+func (n *node) reserve(ctx context.Context, addr string) (results, error) {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.host.Connect(ctx, *info); err != nil {
+		return nil, err
+	}
+	reservation, err := client.Reserve(ctx, n.host, *info)
+	if err != nil {
+		return nil, err
+	}
+	return results{"expires": reservation.Expiration.Unix(), "voucher": reservation.Voucher != nil}, nil
 }
 
 func (n *node) executePubSub(ctx context.Context, req *request) (results, error) {

@@ -49,6 +49,7 @@ type features struct {
 	PSK         bool              `json:"psk"`
 	Signatures  []string          `json:"signatures"`
 	MessageIDs  []string          `json:"message_ids"`
+	Relay       []string          `json:"relay"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -66,6 +67,7 @@ func supported() features {
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
+		Relay:       []string{"client", "server", "none"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }
@@ -90,6 +92,7 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
+	relay     string
 	dht       string
 	// Of pubsub: whether messages are signed, what tells them apart, and
 	// whether other peers are proposed to those that are pruned.
@@ -117,6 +120,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.signatures, "signatures", "strict", "signature policy of pubsub")
 	flag.StringVar(&opts.messageID, "message-id", "default", "what tells messages of pubsub apart")
 	flag.BoolVar(&opts.exchange, "exchange", false, "propose other peers to those that are pruned")
+	flag.StringVar(&opts.relay, "relay", "none", "use relays, or be one")
 	flag.StringVar(&opts.dht, "dht", "none", "role in the Kademlia DHT")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
@@ -146,6 +150,7 @@ func parseFlags(known features) (options, error) {
 		{"pubsub", opts.pubsub, known.PubSub},
 		{"signatures", opts.signatures, known.Signatures},
 		{"message-id", opts.messageID, known.MessageIDs},
+		{"relay", opts.relay, known.Relay},
 		{"dht", opts.dht, known.DHT},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {

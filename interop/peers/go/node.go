@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	tls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -44,6 +45,11 @@ var (
 	}
 	muxers = map[string]libp2p.Option{
 		"yamux": libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+	}
+	relayOptions = map[string]libp2p.Option{
+		"none":   libp2p.DisableRelay(),
+		"server": libp2p.DisableRelay(),
+		"client": libp2p.EnableRelay(),
 	}
 	keyTypes = map[string]int{
 		"ed25519":   crypto.Ed25519,
@@ -95,7 +101,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 		// The suites test protocols, not how go-libp2p rations its resources.
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
-		libp2p.DisableRelay(),
+		relayOptions[opts.relay],
 		libp2p.DisableMetrics(),
 	)
 	if err != nil {
@@ -113,6 +119,12 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	}
 	n.pushed.Store(new(atomic.Int64))
 	n.sunk.Store(new(atomic.Int64))
+	if opts.relay == "server" {
+		// By itself, as the option for it waits until the host knows that it can be reached from elsewhere.
+		if _, err := relay.New(h); err != nil {
+			return nil, fmt.Errorf("relay: %w", err)
+		}
+	}
 	if err := n.identified.follow(h); err != nil {
 		return nil, err
 	}

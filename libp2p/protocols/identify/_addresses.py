@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from multiaddr import Multiaddr
 
-from ...addressing import Scope, from_parts, parts, scope
+from ...addressing import Scope, scope
 
 _ANYWHERE = frozenset((Scope.PUBLIC, Scope.NAME, Scope.RELAY))
 _ON_SITE = _ANYWHERE | {Scope.PRIVATE, Scope.LINK_LOCAL}
@@ -35,13 +35,3 @@ def is_here(remote: Multiaddr) -> bool:
 def without_loopback(addrs: Iterable[Multiaddr]) -> tuple[Multiaddr, ...]:
     """The addresses that may be of use on another machine."""
     return tuple([addr for addr in addrs if scope(addr) is not Scope.LOOPBACK])
-
-
-def as_observed(remote: Multiaddr) -> Multiaddr:
-    """What to tell a peer that is seen at ``remote``: the very address; through a relay, only which relay."""
-    found = parts(remote)
-    names = [part.name for part in found]
-    if "p2p-circuit" not in names:
-        return remote
-    circuit = names.index("p2p-circuit")
-    return from_parts(found[max(0, circuit - 1) : circuit + 1])

@@ -55,7 +55,7 @@ async def identify(host: Host, target: Target, *, timeout: float = TIMEOUT) -> I
         with trio.fail_after(timeout), host.subscribe(PeerIdentified) as identified:
             peer = (await host.connect(target)).peer
             try:
-                return await request(await host.open_stream(peer, IDENTIFY))
+                return await request(await host.open_stream(peer, IDENTIFY, allow_limited=True))
             except (StreamReset, NegotiationError) as exc:
                 reset = exc if isinstance(exc, StreamReset) else exc.__cause__
                 if not isinstance(reset, StreamReset) or not reset.remote:
@@ -65,7 +65,7 @@ async def identify(host: Host, target: Target, *, timeout: float = TIMEOUT) -> I
                 async for event in identified:
                     if event.peer == peer:
                         break
-            return await request(await host.open_stream(peer, IDENTIFY))
+            return await request(await host.open_stream(peer, IDENTIFY, allow_limited=True))
     except trio.TooSlowError as exc:
         raise IdentifyFailed(target, f"no answer within {timeout:g} s") from exc
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from multiaddr import Multiaddr
 
 from ...abc import Connection, Host
-from ...addressing import split_peer
+from ...addressing import is_relay, split_peer
 from ...records.peer_record import MAX_ADDRS, PeerRecord
-from ._addresses import as_observed, is_here, without_loopback
+from ._addresses import is_here, without_loopback
 from ._codec import MAX_SENT, OBSERVED_ROOM, IdentifyInfo, encode, encode_observed
 
 
@@ -37,7 +37,9 @@ class SelfDescription:
 
     def message_for(self, host: Host, connection: Connection) -> bytes:
         """The message for the peer at the other end of ``connection``."""
-        return self.common(host, connection) + encode_observed(as_observed(connection.remote_addr))
+        remote, common = connection.remote_addr, self.common(host, connection)
+        # Behind a relay nobody sees anything of the peer; js gives up identifying us for an address without a host.
+        return common if is_relay(remote) else common + encode_observed(remote)
 
     def common(self, host: Host, connection: Connection) -> bytes:
         """The message without the observed address: the very same object for all peers of a kind, until it changes."""

@@ -205,7 +205,7 @@ class Identify(Service):
         connection = session.connection
         try:
             with trio.fail_after(self._config.timeout):
-                info = await request(await connection.open_stream(IDENTIFY))
+                info = await request(await connection.open_stream(IDENTIFY, allow_limited=True))
         except trio.TooSlowError:
             failure = IdentifyFailed(connection.peer, f"no answer within {self._config.timeout:g} s")
             self._finish(session, failure=failure)
@@ -368,7 +368,7 @@ class Identify(Service):
         message = self._self.message_for(host, session.connection)
         try:
             with trio.fail_after(self._config.timeout):
-                async with await session.connection.open_stream(IDENTIFY_PUSH) as stream:
+                async with await session.connection.open_stream(IDENTIFY_PUSH, allow_limited=True) as stream:
                     await send(stream, message, timeout=self._config.timeout)
         except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             return  # the next change tries again; the connection's own trouble is handled where it is noticed

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from libp2p.addressing import ip_addr, parse
 from libp2p.errors import DecodeError
 from libp2p.protocols.identify import IdentifyInfo
-from libp2p.protocols.identify._addresses import as_observed, believable, is_here, without_loopback
+from libp2p.protocols.identify._addresses import believable, is_here, without_loopback
 from libp2p.protocols.identify._codec import (
     MAX_ADDRS,
     MAX_PARTS,
@@ -233,14 +233,6 @@ def test_i9_addresses_of_other_scopes(remote: str, kept: tuple[int, ...]) -> Non
 
 def test_i9_loopback() -> None:
     assert without_loopback(ALL) == tuple(ALL[1:])
-
-
-def test_i6_observed_addresses() -> None:
-    direct = parse("/ip4/1.2.3.4/tcp/5")
-    assert as_observed(direct) == direct
-    relay = "/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA/p2p-circuit"
-    assert as_observed(parse(f"/ip4/1.2.3.4/tcp/5{relay}")) == parse(relay)
-    assert as_observed(parse("/p2p-circuit")) == parse("/p2p-circuit")
 
 
 # --- rates ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ const OPTIONS = {
   signatures: { type: 'string', default: 'strict' },
   'message-id': { type: 'string', default: 'default' },
   exchange: { type: 'boolean', default: false },
+  relay: { type: 'string', default: 'none' },
   dht: { type: 'string', default: 'none' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
@@ -34,6 +35,7 @@ const ALLOWED = {
   pubsub: [...FEATURES.pubsub, 'none'],
   signatures: FEATURES.signatures,
   'message-id': FEATURES.message_ids,
+  relay: FEATURES.relay,
   dht: [...FEATURES.dht, 'none']
 }
 
@@ -63,6 +65,7 @@ export function readArgs (argv) {
     signatures: values.signatures,
     messageId: values['message-id'],
     exchange: values.exchange,
+    relay: values.relay,
     dht: values.dht,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,

@@ -38,6 +38,13 @@ export class Commands {
       return { peer_id: connection.remotePeer.toString() }
     },
 
+    reserve: async ({ addr }) => {
+      // Not through the configuration: the relay is there only after this host is.
+      await this.#host.components.transportManager.listen([multiaddr(`${addr}/p2p-circuit`)])
+
+      return {}
+    },
+
     ...dhtCommands(() => this.#host),
 
     ping: async ({ peer, count }) => ({ rtts_ms: await ping(this.#connection(peer), count) }),

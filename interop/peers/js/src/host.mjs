@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { setDefaultCACertificates } from 'node:tls'
 import { quic } from '@chainsafe/libp2p-quic'
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { floodsub } from '@libp2p/floodsub'
 import { gossipsub } from '@libp2p/gossipsub'
@@ -88,19 +89,25 @@ const PUBSUBS = {
   none: () => ({})
 }
 
+const RELAYS = {
+  client: { transports: [circuitRelayTransport()], services: {} },
+  server: { transports: [], services: { relay: circuitRelayServer() } },
+  none: { transports: [], services: {} }
+}
+
 /** The key in the format of key files, which is what the package reads. */
 const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base16/\n${psk}`)
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
   transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, dht,
-  listen, psk
+  relay, listen, psk
 }) {
   return createLibp2p({
     start: false,
     privateKey: await KEY_TYPES[keyType](),
     addresses: { listen },
-    transports: [TRANSPORTS[transport]({ certificate, authority })],
+    transports: [TRANSPORTS[transport]({ certificate, authority }), ...RELAYS[relay].transports],
     ...(psk == null ? {} : { connectionProtector: preSharedKey({ psk: keyFile(psk) }) }),
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],
@@ -117,6 +124,7 @@ export async function createHost ({
       // One of ours may still be closing when the next is opened.
       ping: ping({ maxOutboundStreams: 8 }),
       ...PUBSUBS[pubsub]({ signatures, messageId, exchange }),
+      ...RELAYS[relay].services,
       ...dhtService(dht)
     }
   })

@@ -69,7 +69,7 @@ export async function perf (open, { total = 1, parallel = 1, ...sizes }) {
 
 /** Round-trip times on one stream. The package's own client opens a stream for each and rounds to milliseconds. */
 export async function ping (connection, count) {
-  const stream = await connection.newStream(PING)
+  const stream = await connection.newStream(PING, { runOnLimitedConnection: true })
   const reader = new StreamReader(stream)
   const rtts = []
 

@@ -10,6 +10,7 @@ pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 pub const SIGNATURES: &[&str] = &["strict", "none"];
 pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
+pub const RELAYS: &[&str] = &["none", "client", "server"];
 
 #[derive(Clone)]
 pub struct Args {
@@ -21,6 +22,7 @@ pub struct Args {
     pub pubsub: String,
     pub signatures: String,
     pub message_id: String,
+    pub relay: String,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -41,6 +43,7 @@ impl Args {
             pubsub: PUBSUBS[0].into(),
             signatures: SIGNATURES[0].into(),
             message_id: MESSAGE_IDS[0].into(),
+            relay: RELAYS[0].into(),
             psk: None,
             certificate: None,
             authority: None,
@@ -74,6 +77,7 @@ impl Args {
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
                 "--signatures" => args.signatures = one_of(SIGNATURES, &flag, value)?,
                 "--message-id" => args.message_id = one_of(MESSAGE_IDS, &flag, value)?,
+                "--relay" => args.relay = one_of(RELAYS, &flag, value)?,
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -121,6 +125,7 @@ impl Args {
         Self {
             listen: Vec::new(),
             pubsub: "none".into(),
+            relay: "none".into(),
             ..self.clone()
         }
     }
@@ -149,6 +154,7 @@ pub fn features() -> Value {
         "psk": true,
         "signatures": SIGNATURES,
         "message_ids": MESSAGE_IDS,
+        "relay": RELAYS,
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

@@ -3,7 +3,7 @@
 use libp2p::{
     StreamProtocol, gossipsub, identify,
     identity::Keypair,
-    ping,
+    ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use tokio::sync::mpsc;
@@ -23,12 +23,15 @@ pub struct Behaviour {
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub pubsub: Toggle<gossipsub::Behaviour>,
+    pub relay: Toggle<relay::Behaviour>,
+    pub relay_client: Toggle<relay::client::Behaviour>,
 }
 
 impl Behaviour {
     pub fn new(
         keypair: &Keypair,
         args: &Args,
+        relay_client: Option<relay::client::Behaviour>,
         protocols: &[StreamProtocol],
     ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
         let (raw, inbound) = raw_streams::Behaviour::new(protocols);
@@ -47,6 +50,10 @@ impl Behaviour {
             identify,
             ping: ping::Behaviour::default(),
             pubsub: pubsub.into(),
+            relay: (args.relay == "server")
+                .then(|| relay::Behaviour::new(keypair.public().to_peer_id(), Default::default()))
+                .into(),
+            relay_client: relay_client.into(),
         };
         Ok((behaviour, inbound))
     }

@@ -86,6 +86,7 @@ impl Commands {
     pub async fn run(&self, name: &str, args: &Arguments) -> Result<Results, String> {
         let results = match name {
             "dial" => self.dial(args).await?,
+            "reserve" => self.reserve(args).await?,
             "ping" => self.while_connected(args, self.ping(args)).await?,
             "identify" => self.identify(args).await?,
             "known_protocols" => self.known_protocols(args).await?,
@@ -156,6 +157,16 @@ impl Commands {
             .await
             .map_err(|_| "the dial was given up")??;
         Ok(json!({"peer_id": peer.to_string()}))
+    }
+
+    async fn reserve(&self, args: &Arguments) -> Result<Value, String> {
+        let (relay, addr) = args.addr()?;
+        self.node
+            .with(move |node| node.reserve(relay, addr))
+            .await?
+            .await
+            .map_err(|_| "the reservation was given up")??;
+        Ok(json!({}))
     }
 
     /// The package pings by its own clock only, so this is a ping client of ours against the other side's server.

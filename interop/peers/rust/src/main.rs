@@ -84,10 +84,13 @@ struct Launched {
 async fn launch(args: &Args) -> Result<Launched, String> {
     let keypair = keys::generate(&args.key_type)?;
     let peer_id = keypair.public().to_peer_id();
-    let transport = transport::build(&keypair, args)?;
-    let (behaviour, inbound) = Behaviour::new(&keypair, args, &served::ALL)?;
+    let (transport, relay_client) = transport::with_circuits(&keypair, args)?;
+    let (behaviour, inbound) = Behaviour::new(&keypair, args, relay_client, &served::ALL)?;
     let (mut node, handle) = Node::new(transport, behaviour, peer_id, &args.muxer);
     let addrs = node.listen(args.listen.clone()).await?;
+    if args.relay == "server" {
+        node.trust_listen_addrs();
+    }
     tokio::spawn(node.run());
     Ok(Launched {
         node: handle,

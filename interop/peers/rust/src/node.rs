@@ -8,8 +8,11 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
+    core::transport::ListenerId,
+    gossipsub, identify,
     multiaddr::Protocol,
+    relay,
     swarm::{
         ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -83,6 +86,7 @@ pub struct Node {
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
     identify_waiters: Vec<(PeerId, oneshot::Sender<identify::Info>)>,
     close_waiters: Vec<(PeerId, oneshot::Sender<()>)>,
+    reservations: HashMap<ListenerId, (PeerId, oneshot::Sender<Result<(), String>>)>,
     jobs: mpsc::UnboundedReceiver<Job>,
 }
 
@@ -105,6 +109,7 @@ impl Node {
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
             close_waiters: Vec::new(),
+            reservations: HashMap::new(),
             jobs,
         };
         let handle = Handle {
@@ -152,6 +157,28 @@ impl Node {
             .listeners()
             .map(|addr| addr.clone().with(Protocol::P2p(peer_id)).to_string())
             .collect())
+    }
+
+    /// A relay tells those who reserve its external addresses, and would tell them none.
+    pub fn trust_listen_addrs(&mut self) {
+        let addrs: Vec<_> = self.swarm.listeners().cloned().collect();
+        for addr in addrs {
+            self.swarm.add_external_address(addr);
+        }
+    }
+
+    /// Listens through the relay at `addr`; the receiver hears when the relay has granted that, or why not.
+    pub fn reserve(
+        &mut self,
+        relay: PeerId,
+        addr: Multiaddr,
+    ) -> oneshot::Receiver<Result<(), String>> {
+        let (reply, receiver) = oneshot::channel();
+        match self.swarm.listen_on(addr.with(Protocol::P2pCircuit)) {
+            Ok(listener) => drop(self.reservations.insert(listener, (relay, reply))),
+            Err(error) => drop(reply.send(Err(error.to_string()))),
+        }
+        receiver
     }
 
     pub async fn run(mut self) {
@@ -272,6 +299,15 @@ impl Node {
                     }
                 }
             }
+            SwarmEvent::ListenerClosed {
+                listener_id,
+                reason,
+                ..
+            } => {
+                if let Some((_, reply)) = self.reservations.remove(&listener_id) {
+                    let _ = reply.send(Err(format!("the listener closed: {reason:?}")));
+                }
+            }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 error,
@@ -311,6 +347,17 @@ impl Node {
                     eprintln!("the package's own ping to {} failed: {error}", event.peer);
                 }
             },
+            BehaviourEvent::RelayClient(relay::client::Event::ReservationReqAccepted {
+                relay_peer_id,
+                ..
+            }) => {
+                for (_, (_, reply)) in self
+                    .reservations
+                    .extract_if(|_, (relay, _)| *relay == relay_peer_id)
+                {
+                    let _ = reply.send(Ok(()));
+                }
+            }
             BehaviourEvent::Pubsub(gossipsub::Event::Message { message, .. }) => {
                 output::line(&json!({
                     "event": "message",

@@ -13,7 +13,7 @@ use libp2p::{
     identity::Keypair,
     noise, plaintext,
     pnet::{PnetConfig, PreSharedKey},
-    quic, tcp, tls, yamux,
+    quic, relay, tcp, tls, yamux,
 };
 use libp2p_websocket::tls as websocket_tls;
 
@@ -24,8 +24,25 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
+/// The transport, and with `--relay client` circuits beside it and what looks after them.
+pub fn with_circuits(
+    keypair: &Keypair,
+    args: &Args,
+) -> Result<(Connections, Option<relay::client::Behaviour>), String> {
+    let direct = build(keypair, args)?;
+    if args.relay != "client" {
+        return Ok((direct, None));
+    }
+    let (circuits, client) = relay::client::new(keypair.public().to_peer_id());
+    let circuits = upgraded(circuits, keypair, &args.security, &args.muxer)?;
+    let both = circuits
+        .or_transport(direct)
+        .map(|either, _| either.into_inner());
+    Ok((both.boxed(), Some(client)))
+}
+
 /// QUIC has its own security and muxer; there the last two arguments mean nothing.
-pub fn build(keypair: &Keypair, args: &Args) -> Result<Connections, String> {
+fn build(keypair: &Keypair, args: &Args) -> Result<Connections, String> {
     let (security, muxer, psk) = (args.security.as_str(), args.muxer.as_str(), args.psk);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default());
     match args.transport.as_str() {

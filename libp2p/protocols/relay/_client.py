@@ -1,0 +1,457 @@
+"""The other side of a relay: reservations that are kept, circuits dialled, circuits accepted.
+
+Theory of operation. A listener on ``/…/p2p/RELAY/p2p-circuit`` keeps one relay, for as long as it is open; a listener
+on a bare ``/p2p-circuit`` keeps as many as are wanted, of those it was given and of connected peers that serve as
+relays, and replaces those it loses. Either way a *held* reservation has one task, which renews it in time and ends when
+the relay is gone or says no; the listener's addresses, and with them what the host announces, are those that are held
+at the moment. A circuit is accepted from a relay that is held, and from no other: nobody else was asked to send any.
+
+Source: libp2p/specs relay/circuit-v2; the times are go's (``p2p/host/autorelay``) where they do not say otherwise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import trio
+from multiaddr import Multiaddr
+from trio.lowlevel import ParkingLot
+
+from ..._util.bounded import LruMap
+from ...abc import Connection, Host, ProtocolId, RawConnection, Service, Stream, StreamHandler, Target, Transport
+from ...addressing import is_relay, parse, split_peer
+from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
+from ...events import ListenAddrsChanged, PeerDisconnected, PeerIdentified
+from ...peer_id import PeerId
+from ._codec import (
+    CircuitLimit,
+    HopMessage,
+    HopType,
+    Status,
+    StopMessage,
+    StopType,
+    Voucher,
+    decode_hop,
+    decode_stop,
+    encode_hop,
+    encode_stop,
+    status_name,
+)
+from ._errors import CircuitRefused, ReservationRefused
+from ._exchange import receive_message, send_message
+from ._hop import HOP, REQUEST_TIMEOUT, STOP
+from ._transport import LOCAL_ADDR, Circuit, CircuitListener, CircuitStream, circuit_addr, seen_through
+
+RESERVE_TIMEOUT = 30.0
+"""Seconds for a reservation, once the relay is connected (ours; go: 60)."""
+RENEWAL_MARGIN = 120.0
+"""Seconds before its end that a long reservation is renewed (go ``rsvpExpirationSlack``); a short one at half time."""
+MAX_RESERVATION = 7 * 24 * 3600.0
+"""Seconds; a relay that promises more than a week is not believed (case R2)."""
+PROTECTION = "relay-in-use"
+"""The tag under which relays in use are protected from trimming."""
+_LAST_MOMENT = 1.0
+_REMEMBERED_FAILURES = 256
+
+_Way = tuple[PeerId, Multiaddr | None]
+_LOST = (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """What a relay promised.
+
+    Attributes:
+        relay: the relay.
+        addrs: where this host is reached through it: ``/…/p2p/RELAY/p2p-circuit``.
+        expires: when it ends, on Trio's clock.
+        limit: what circuits may carry, as the relay says; None when they have no limits.
+        voucher: the relay's signed word, in its envelope; None when it gave none.
+    """
+
+    relay: PeerId
+    addrs: tuple[Multiaddr, ...]
+    expires: float
+    limit: CircuitLimit | None
+    voucher: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayClientConfig:
+    """How a host uses relays."""
+
+    wanted: int = 2
+    """Relays to hold reservations with, when listening on a bare ``/p2p-circuit`` (go)."""
+    retry: float = 30.0
+    """Seconds after which a relay that failed is tried again; doubled with each failure in a row (ours)."""
+    max_retry: float = 3600.0
+    """The longest of these pauses, in seconds (go ``backoff``)."""
+
+    def __post_init__(self) -> None:
+        if self.wanted < 1 or not 0 < self.retry <= self.max_retry:
+            raise ValueError("one relay must be wanted, and the pauses be positive")
+
+
+async def reserve(host: Host, relay: Target, *, clock: Callable[[], float] = time.time) -> Reservation:
+    """Ask ``relay`` for a reservation, or to renew the one it granted.
+
+    By itself this opens no door: circuits are accepted by a :class:`RelayClient` that listens.
+
+    Args:
+        host: the host to ask from.
+        relay: who to ask; dialled when there is no connection.
+        clock: wall clock in seconds since 1970, to read the end of the reservation by.
+
+    Raises:
+        ReservationRefused: it said no, or its terms are of no use.
+        RemoteProtocolError: its answer broke the rules, or its voucher is not genuine.
+        DialError, NegotiationError, LimitExceeded: no stream could be opened.
+        StreamReset, ConnectionClosed: the stream ended before the answer was complete.
+    """
+    peer = (await host.connect(relay)).peer
+    connection = _direct(host, peer)
+    if connection is None:
+        raise ReservationRefused(peer, "it is connected through another relay")
+    try:
+        with trio.fail_after(RESERVE_TIMEOUT):
+            answer = await _ask(connection, HopMessage(type=HopType.RESERVE))
+    except trio.TooSlowError as exc:
+        raise ReservationRefused(peer, f"no answer within {RESERVE_TIMEOUT:g} s") from exc
+    await answer.stream.aclose()
+    return _checked(host, connection, answer.message, clock())
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a relay said, and the stream it said it on."""
+
+    message: HopMessage
+    stream: Stream
+
+
+async def _ask(connection: Connection, request: HopMessage) -> _Answer:
+    stream = await connection.open_stream(HOP)
+    try:
+        await send_message(stream, encode_hop(request))
+        message = decode_hop(await receive_message(stream))
+        if message.type is not HopType.STATUS:
+            raise RemoteProtocolError(f"a relay answered with a {message.type.name}")
+    except DecodeError as exc:
+        stream.reset()
+        raise RemoteProtocolError(f"relay: {exc}") from exc
+    except BaseException:
+        stream.reset()
+        raise
+    return _Answer(message, stream)
+
+
+def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float) -> Reservation:
+    """What the relay's answer is worth."""
+    relay, granted = connection.peer, answer.reservation
+    if answer.status != Status.OK:
+        raise ReservationRefused(relay, f"it answered {status_name(answer.status)}", status=answer.status)
+    if granted is None:
+        raise RemoteProtocolError("a relay granted a reservation and did not say which")
+    if not wall < granted.expire <= wall + MAX_RESERVATION:
+        raise ReservationRefused(relay, f"it would end {granted.expire - wall:.0f} s from now")
+    if granted.voucher is not None:
+        try:
+            voucher = Voucher.open(granted.voucher)
+        except DecodeError as exc:
+            raise RemoteProtocolError(f"the voucher of a relay: {exc}") from exc
+        if (voucher.relay, voucher.peer) != (relay, host.local_peer):
+            raise RemoteProtocolError("a relay gave the voucher of somebody else's reservation")
+    ways = [addr for addr in granted.addrs if not is_relay(addr) and split_peer(addr)[1] in (None, relay)]
+    return Reservation(
+        relay=relay,
+        # A relay that knows no public address of its own (go) is at least where we have found it.
+        addrs=tuple(circuit_addr(relay, way) for way in ways) or (seen_through(connection),),
+        expires=trio.current_time() + granted.expire - wall,
+        limit=answer.limit,
+        voucher=granted.voucher,
+    )
+
+
+def _direct(host: Host, peer: PeerId) -> Connection | None:
+    """The best connection to ``peer`` that goes through no relay."""
+    return next((conn for conn in host.connections(peer) if not is_relay(conn.remote_addr)), None)
+
+
+class RelayClient(Service):
+    """Reaches peers through relays, and is reached through them.
+
+    It brings the transport with it: with this service, ``/…/p2p/RELAY/p2p-circuit/p2p/PEER`` can be dialled, and
+    ``/…/p2p/RELAY/p2p-circuit`` or a bare ``/p2p-circuit`` be listened on.
+
+    Args:
+        relays: who to ask first for what listens on a bare ``/p2p-circuit``: addresses that end in ``/p2p/<relay>``,
+            and peers whose addresses are known. After them come connected peers that serve as relays.
+        config: how many, and when to try again.
+        clock: wall clock in seconds since 1970, to read the end of reservations by.
+
+    Raises:
+        ValueError: an address does not say whose it is.
+        DecodeError: one of ``relays`` does not parse.
+    """
+
+    def __init__(
+        self,
+        relays: Iterable[Target] = (),
+        *,
+        config: RelayClientConfig | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._given = [_parsed(relay) for relay in relays]
+        self._config = config or RelayClientConfig()
+        self._clock = clock
+        self._transport = Circuit(self)
+        self._listeners: list[CircuitListener] = []
+        self._lost: dict[trio.Event, PeerId] = {}
+        self._failures: LruMap[PeerId, tuple[int, float]] = LruMap(_REMEMBERED_FAILURES)
+        self._news = ParkingLot()
+        self._host: Host | None = None
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def transports(self) -> Sequence[Transport]:
+        """Circuits."""
+        return (self._transport,)
+
+    @property
+    def handlers(self) -> Mapping[ProtocolId, StreamHandler]:
+        """Stop."""
+        return {STOP: self._stop}
+
+    @property
+    def reservations(self) -> Mapping[PeerId, Reservation]:
+        """The reservations that are held, by relay."""
+        return {relay: held for listener in self._listeners for relay, held in listener.reservations.items()}
+
+    async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep reservations, until cancelled."""
+        self._host = host
+        try:
+            with host.subscribe(PeerDisconnected, PeerIdentified) as events:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    task_status.started()
+                    async for event in events:
+                        if isinstance(event, PeerDisconnected):
+                            for lost, relay in self._lost.items():
+                                if relay == event.peer:
+                                    lost.set()
+                        elif isinstance(event, PeerIdentified) and HOP in event.protocols:
+                            self._news.unpark_all()
+        finally:
+            self._host = self._nursery = None
+
+    # --- dialling
+
+    async def dial_through(self, way: tuple[PeerId, Multiaddr | None], peer: PeerId, addr: Multiaddr) -> RawConnection:
+        """See :meth:`Circuit.dial`."""
+        host, _ = self._running(addr)
+        relay, at = way
+        if relay in (peer, host.local_peer):
+            raise TransportError(addr, "nobody is reached through himself")
+        try:
+            await host.connect(relay, () if at is None else (at,))
+            connection = _direct(host, relay)
+            if connection is None:
+                raise ConnectionClosed("a relay cannot be reached through another relay")
+            answer = await _ask(connection, HopMessage(type=HopType.CONNECT, peer=peer))
+        except _LOST as exc:
+            raise TransportError(addr, f"the relay: {exc}") from exc
+        if answer.message.status != Status.OK:
+            answer.stream.reset()
+            raise CircuitRefused(addr, answer.message.status)
+        return _circuit(answer.stream, answer.message.limit, connection)
+
+    # --- being dialled
+
+    async def _stop(self, stream: Stream) -> None:
+        try:
+            with trio.fail_after(REQUEST_TIMEOUT):
+                request = decode_stop(await receive_message(stream))
+        except (DecodeError, RemoteProtocolError):
+            return await _answer_stop(stream, Status.MALFORMED_MESSAGE)
+        if request.type is not StopType.CONNECT:
+            return await _answer_stop(stream, Status.UNEXPECTED_MESSAGE)
+        if request.peer is None:
+            return await _answer_stop(stream, Status.MALFORMED_MESSAGE)
+        connection = stream.connection
+        listener = next((found for found in self._listeners if connection.peer in found.reservations), None)
+        if listener is None or is_relay(connection.remote_addr):
+            return await _answer_stop(stream, Status.PERMISSION_DENIED)
+        await _answer_stop(stream, Status.OK)
+        raw = _circuit(stream, request.limit, connection)
+        if not listener.offer(raw):
+            return stream.reset()
+        # The stream is this handler's, and ends with it.
+        await raw.stream.ended.wait()
+
+    # --- listening
+
+    async def listen_through(self, way: tuple[PeerId, Multiaddr | None] | None, addr: Multiaddr) -> CircuitListener:
+        """See :meth:`Circuit.listen`; ``way`` is None to find relays."""
+        host, nursery = self._running(addr)
+        scope = trio.CancelScope()
+
+        def closed() -> None:
+            scope.cancel()
+            self._listeners.remove(listener)
+
+        listener = CircuitListener(closed)
+        if way is None:
+            self._listeners.append(listener)
+            nursery.start_soon(self._find, host, listener, scope)
+            return listener
+        relay, at = way
+        try:
+            first = await self._reserve(host, relay, at)
+        except ReservationRefused as exc:
+            raise (TransportError(addr, str(exc)) if exc.status is None else CircuitRefused(addr, exc.status)) from exc
+        except _LOST as exc:
+            raise TransportError(addr, f"the relay: {exc}") from exc
+        self._listeners.append(listener)
+        listener.add(first)
+        nursery.start_soon(self._keep, host, listener, scope, way, first)
+        return listener
+
+    async def _keep(
+        self, host: Host, listener: CircuitListener, scope: trio.CancelScope, way: _Way, held: Reservation | None
+    ) -> None:
+        """Listen through one relay while ``listener`` is open."""
+        with scope:
+            while True:
+                await self._use(host, listener, way, held)
+                held = None
+                _, again = self._failures.get(way[0]) or (0, 0.0)
+                await trio.sleep_until(again)
+
+    async def _find(self, host: Host, listener: CircuitListener, scope: trio.CancelScope) -> None:
+        """Listen through as many relays as are wanted, of those there are, while ``listener`` is open."""
+        used: dict[PeerId, None] = {}
+
+        async def use(way: _Way) -> None:
+            try:
+                await self._use(host, listener, way, None)
+            finally:
+                del used[way[0]]
+                self._news.unpark_all()
+
+        with scope:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    again = float("inf")
+                    for way in self._candidates(host):
+                        _, pause = self._failures.get(way[0]) or (0, 0.0)
+                        if len(used) < self._config.wanted and way[0] not in used and pause <= trio.current_time():
+                            used[way[0]] = None
+                            nursery.start_soon(use, way)
+                        elif way[0] not in used:
+                            again = min(again, max(pause, trio.current_time() + self._config.retry))
+                    with trio.CancelScope(deadline=again):
+                        await self._news.park()
+
+    def _candidates(self, host: Host) -> list[_Way]:
+        """Who may serve as a relay, best first."""
+        found = {relay: at for relay, at in self._given if relay != host.local_peer}
+        for conn in host.connections():
+            if HOP in host.peerstore.protocols(conn.peer) and not is_relay(conn.remote_addr):
+                found.setdefault(conn.peer, None)
+        return list(found.items())
+
+    async def _use(self, host: Host, listener: CircuitListener, way: _Way, held: Reservation | None) -> None:
+        """Hold a reservation for ``listener`` until it is lost, or cannot be had. Remembers when to try again."""
+        relay, at = way
+        try:
+            if held is None:
+                held = await self._reserve(host, relay, at)
+        except _LOST:
+            failures, _ = self._failures.get(relay) or (0, 0.0)
+        else:
+            await self._hold(host, listener, held)
+            failures = 0
+        pause = min(self._config.max_retry, self._config.retry * 2.0 ** min(failures, 32))
+        self._failures[relay] = (failures + 1, trio.current_time() + pause)
+
+    async def _reserve(self, host: Host, relay: PeerId, at: Multiaddr | None) -> Reservation:
+        await host.connect(relay, () if at is None else (at,))
+        return await reserve(host, relay, clock=self._clock)
+
+    async def _hold(self, host: Host, listener: CircuitListener, held: Reservation) -> None:
+        """Announce a reservation, and renew it, until it is lost."""
+        relay = held.relay
+        lost = trio.Event()
+        self._lost[lost] = relay
+        host.protect(relay, PROTECTION)
+        try:
+            while _direct(host, relay) is not None:
+                listener.add(held)
+                self._announce(host)
+                renewed = await self._renewed(host, held, lost)
+                if renewed is None:
+                    return
+                held = renewed
+        finally:
+            listener.remove(relay)
+            del self._lost[lost]
+            if relay not in self._lost.values():  # another listener may use it, too
+                host.unprotect(relay, PROTECTION)
+            self._announce(host)
+
+    async def _renewed(self, host: Host, held: Reservation, lost: trio.Event) -> Reservation | None:
+        """Wait until it is time, and renew; None when the reservation is lost."""
+        while (left := held.expires - trio.current_time()) > _LAST_MOMENT:
+            with trio.move_on_after(max(left / 2, left - RENEWAL_MARGIN)):
+                await lost.wait()
+                return None
+            try:
+                with trio.CancelScope(deadline=held.expires):
+                    return await reserve(host, held.relay, clock=self._clock)
+            except _LOST:
+                continue  # there is time to try again, in half of what is left
+        return None
+
+    def _announce(self, host: Host) -> None:
+        host.publish(ListenAddrsChanged(tuple(host.addrs)))
+
+    def _running(self, addr: Multiaddr) -> tuple[Host, trio.Nursery]:
+        if self._host is None or self._nursery is None:
+            raise TransportError(addr, "the relay client is not running")
+        return self._host, self._nursery
+
+
+async def _answer_stop(stream: Stream, status: Status) -> None:
+    with trio.fail_after(REQUEST_TIMEOUT):
+        await send_message(stream, encode_stop(StopMessage(type=StopType.STATUS, status=status)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CircuitConnection(RawConnection):
+    """A raw connection whose stream says when it was closed."""
+
+    stream: CircuitStream
+
+
+def _circuit(stream: Stream, limit: CircuitLimit | None, connection: Connection) -> _CircuitConnection:
+    limited = limit is not None
+    return _CircuitConnection(
+        stream=CircuitStream(stream, limited=limited),
+        local_addr=LOCAL_ADDR,
+        remote_addr=seen_through(connection),
+        limited=limited,
+    )
+
+
+def _parsed(relay: Target) -> _Way:
+    if isinstance(relay, PeerId):
+        return relay, None
+    if isinstance(relay, str) and not relay.startswith("/"):
+        return PeerId.parse(relay), None
+    addr, peer = split_peer(parse(relay))
+    if peer is None:
+        raise ValueError(f"{relay} does not say whose address it is: it must end in /p2p/<relay>")
+    return peer, addr if addr.to_bytes() else None

@@ -1,0 +1,51 @@
+"""Single messages on a stream that afterwards carries a circuit: not a byte more than the message may be read."""
+
+from __future__ import annotations
+
+from ...abc import Stream
+from ...errors import DecodeError, RemoteProtocolError
+from ...wire import varint
+from ...wire.framing import frame
+from ._codec import MAX_MESSAGE
+
+_PREFIX_LENGTH = len(varint.encode(MAX_MESSAGE))
+
+
+async def send_message(stream: Stream, message: bytes) -> None:
+    """Send ``message`` behind its length."""
+    await stream.send_all(frame(message))
+
+
+async def receive_message(stream: Stream) -> bytes:
+    """Read one message, and nothing of what follows it.
+
+    Raises:
+        RemoteProtocolError: it is too long, or the stream ends before it does.
+        StreamReset, ConnectionClosed: the stream was lost.
+    """
+    prefix = bytearray()
+    while (decoded := _try_decode(prefix)) is None:
+        if len(prefix) == _PREFIX_LENGTH:
+            raise RemoteProtocolError(f"a relay message is above the limit of {MAX_MESSAGE} bytes")
+        prefix += await _receive(stream, 1)
+    if decoded > MAX_MESSAGE:
+        raise RemoteProtocolError(f"a relay message of {decoded} bytes is above the limit of {MAX_MESSAGE}")
+    message = bytearray()
+    while len(message) < decoded:
+        message += await _receive(stream, decoded - len(message))
+    return bytes(message)
+
+
+def _try_decode(prefix: bytearray) -> int | None:
+    try:
+        found = varint.try_decode(prefix, 0)
+    except DecodeError as exc:
+        raise RemoteProtocolError(f"relay: {exc}") from exc
+    return None if found is None else found[0]
+
+
+async def _receive(stream: Stream, size: int) -> bytes | bytearray:
+    chunk = await stream.receive_some(size)
+    if not chunk:
+        raise RemoteProtocolError("the peer ended the stream before its message was complete")
+    return chunk

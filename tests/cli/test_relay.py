@@ -1,0 +1,34 @@
+"""``libp2p relay serve``, and commands that go through it: three processes on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.program import Program, result_of
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+pytestmark = pytest.mark.real_clock("runs the real command in processes of its own")
+
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+
+
+def test_ping_through_a_relay() -> None:
+    with Program("relay", "serve", LOOPBACK, "--reservations", "1", "--json") as relay:
+        listening = relay.event("listening")
+        assert "/libp2p/circuit/relay/0.2.0/hop" in listening["protocols"]
+        [way] = listening["addrs"]
+        with Program("listen", f"{way}/p2p-circuit", "--json") as node:
+            [addr] = node.event("listening")["addrs"]
+            assert addr.startswith(f"{way}/p2p-circuit/p2p/")
+            result = result_of("ping", addr, "--count", "2", "--interval", "0", "--json")
+            assert (result.status, result.err) == (0, "")
+            assert result.records[-1]["received"] == 2
+            full = result_of("listen", f"{way}/p2p-circuit", "--json")
+            assert full.status == 1 and "RESERVATION_REFUSED" in full.err + "\n".join(full.out)
+        assert relay.interrupt() == 130
+
+
+@pytest.mark.parametrize("arguments", [("--reservations", "0"), ("--data", "-1"), ("nonsense",)])
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    assert result_of("relay", "serve", *arguments).status == 2

@@ -8,6 +8,7 @@ pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
 pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
+pub const RENDEZVOUS: &[&str] = &["client", "server", "none"];
 
 #[derive(Clone)]
 pub struct Args {
@@ -17,6 +18,8 @@ pub struct Args {
     pub muxer: String,
     pub key_type: String,
     pub pubsub: String,
+    pub rendezvous: String,
+    pub mdns: bool,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -35,6 +38,8 @@ impl Args {
             muxer: MUXERS[0].into(),
             key_type: KEY_TYPES[0].into(),
             pubsub: PUBSUBS[0].into(),
+            rendezvous: "none".into(),
+            mdns: false,
             psk: None,
             certificate: None,
             authority: None,
@@ -43,9 +48,10 @@ impl Args {
         };
         let mut listen = Vec::new();
         while let Some(word) = words.next() {
-            if word == "--features" || word == "--quiet" {
+            if word == "--features" || word == "--quiet" || word == "--mdns" {
                 args.features |= word == "--features";
                 args.quiet |= word == "--quiet";
+                args.mdns |= word == "--mdns";
                 continue;
             }
             let (flag, value) = match word.split_once('=') {
@@ -62,6 +68,7 @@ impl Args {
                 "--muxer" => args.muxer = one_of(MUXERS, &flag, value)?,
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
+                "--rendezvous" => args.rendezvous = one_of(RENDEZVOUS, &flag, value)?,
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -109,6 +116,8 @@ impl Args {
         Self {
             listen: Vec::new(),
             pubsub: "none".into(),
+            rendezvous: "none".into(),
+            mdns: false,
             ..self.clone()
         }
     }
@@ -135,6 +144,8 @@ pub fn features() -> Value {
         "key_types": KEY_TYPES,
         "pubsub": PUBSUBS,
         "psk": true,
+        "rendezvous": RENDEZVOUS[..2],
+        "mdns": true,
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

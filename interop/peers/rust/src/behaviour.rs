@@ -3,12 +3,15 @@
 use libp2p::{
     StreamProtocol, gossipsub, identify,
     identity::Keypair,
-    ping,
+    mdns, ping, rendezvous,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use tokio::sync::mpsc;
 
-use crate::raw_streams::{self, InboundStream};
+use crate::{
+    args::Args,
+    raw_streams::{self, InboundStream},
+};
 
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 const MAX_PUBSUB_RPC: usize = 1024 * 1024;
@@ -20,12 +23,15 @@ pub struct Behaviour {
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub pubsub: Toggle<gossipsub::Behaviour>,
+    pub rendezvous_client: Toggle<rendezvous::client::Behaviour>,
+    pub rendezvous_server: Toggle<rendezvous::server::Behaviour>,
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
 impl Behaviour {
     pub fn new(
         keypair: &Keypair,
-        pubsub: &str,
+        args: &Args,
         protocols: &[StreamProtocol],
     ) -> Result<(Self, mpsc::UnboundedReceiver<InboundStream>), String> {
         let (raw, inbound) = raw_streams::Behaviour::new(protocols);
@@ -35,15 +41,28 @@ impl Behaviour {
             identify::Config::new(PROTOCOL_VERSION.into(), keypair.public())
                 .with_push_listen_addr_updates(true),
         );
-        let pubsub = match pubsub {
+        let pubsub = match args.pubsub.as_str() {
             "none" => None,
             name => Some(new_pubsub(keypair, name == "floodsub")?),
         };
+        let client = (args.rendezvous == "client")
+            .then(|| rendezvous::client::Behaviour::new(keypair.clone()));
+        let server = (args.rendezvous == "server")
+            .then(|| rendezvous::server::Behaviour::new(rendezvous::server::Config::default()));
+        let peer_id = keypair.public().to_peer_id();
+        let mdns = args
+            .mdns
+            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer_id))
+            .transpose()
+            .map_err(|e| format!("mdns: {e}"))?;
         let behaviour = Self {
             raw,
             identify,
             ping: ping::Behaviour::default(),
             pubsub: pubsub.into(),
+            rendezvous_client: client.into(),
+            rendezvous_server: server.into(),
+            mdns: mdns.into(),
         };
         Ok((behaviour, inbound))
     }

@@ -10,6 +10,7 @@ mod output;
 mod pattern;
 mod perf;
 mod raw_streams;
+mod rendezvous;
 mod served;
 mod transport;
 
@@ -85,7 +86,7 @@ async fn launch(args: &Args) -> Result<Launched, String> {
     let keypair = keys::generate(&args.key_type)?;
     let peer_id = keypair.public().to_peer_id();
     let transport = transport::build(&keypair, args)?;
-    let (behaviour, inbound) = Behaviour::new(&keypair, &args.pubsub, &served::ALL)?;
+    let (behaviour, inbound) = Behaviour::new(&keypair, args, &served::ALL)?;
     let (mut node, handle) = Node::new(transport, behaviour, peer_id, &args.muxer);
     let addrs = node.listen(args.listen.clone()).await?;
     tokio::spawn(node.run());

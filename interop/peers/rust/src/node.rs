@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify, mdns,
     multiaddr::Protocol,
     swarm::{
         ConnectionId, SwarmEvent,
@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
-    clients, output, served,
+    clients, output,
+    rendezvous::Rendezvous,
+    served,
     transport::Connections,
 };
 
@@ -79,6 +81,7 @@ pub struct Node {
     pub identified: HashMap<PeerId, identify::Info>,
     /// Connected peers that have answered a ping of the package itself.
     pub pinged: HashSet<PeerId>,
+    pub rendezvous: Rendezvous,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
     identify_waiters: Vec<(PeerId, oneshot::Sender<identify::Info>)>,
@@ -101,6 +104,7 @@ impl Node {
             swarm: Swarm::new(transport, behaviour, peer_id, config),
             identified: HashMap::new(),
             pinged: HashSet::new(),
+            rendezvous: Rendezvous::default(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -318,6 +322,16 @@ impl Node {
                     "from": message.source.map(|peer| peer.to_string()),
                     "data": BASE64_STANDARD.encode(&message.data),
                 }));
+            }
+            BehaviourEvent::RendezvousClient(event) => self.rendezvous.on_event(event),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, addr) in found {
+                    output::line(&json!({
+                        "event": "discovered",
+                        "peer": peer.to_string(),
+                        "addr": addr.to_string(),
+                    }));
+                }
             }
             _ => {}
         }

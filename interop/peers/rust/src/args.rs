@@ -8,6 +8,7 @@ pub const SECURITIES: &[&str] = &["noise", "tls", "plaintext"];
 pub const MUXERS: &[&str] = &["yamux", "mplex"];
 pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
+pub const MDNS: &[&str] = &["on", "off"];
 pub const RENDEZVOUS: &[&str] = &["client", "server", "none"];
 
 #[derive(Clone)]
@@ -48,10 +49,9 @@ impl Args {
         };
         let mut listen = Vec::new();
         while let Some(word) = words.next() {
-            if word == "--features" || word == "--quiet" || word == "--mdns" {
+            if word == "--features" || word == "--quiet" {
                 args.features |= word == "--features";
                 args.quiet |= word == "--quiet";
-                args.mdns |= word == "--mdns";
                 continue;
             }
             let (flag, value) = match word.split_once('=') {
@@ -69,6 +69,7 @@ impl Args {
                 "--key-type" => args.key_type = one_of(KEY_TYPES, &flag, value)?,
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
                 "--rendezvous" => args.rendezvous = one_of(RENDEZVOUS, &flag, value)?,
+                "--mdns" => args.mdns = one_of(MDNS, &flag, value)? == "on",
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -145,7 +146,7 @@ pub fn features() -> Value {
         "pubsub": PUBSUBS,
         "psk": true,
         "rendezvous": RENDEZVOUS[..2],
-        "mdns": true,
+        "mdns": ["on"],
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

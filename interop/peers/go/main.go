@@ -45,6 +45,7 @@ type features struct {
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
 	PSK         bool              `json:"psk"`
+	MDNS        []string          `json:"mdns"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -58,6 +59,7 @@ func supported() features {
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "none"},
 		PSK:         true,
+		MDNS:        []string{"on"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }
@@ -84,6 +86,7 @@ type options struct {
 	pubsub    string
 	listen    []ma.Multiaddr
 	psk       pnet.PSK // nil in the public network
+	mdns      string
 	features  bool
 	quiet     bool
 	// Of the web, for wss: key and certificate to listen with, and whom to trust.
@@ -104,6 +107,7 @@ func parseFlags(known features) (options, error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
 	})
+	flag.StringVar(&opts.mdns, "mdns", "off", "find peers of the local network")
 	flag.StringVar(&opts.certificate, "certificate", "", "PEM file with key and certificate to listen with, for wss")
 	flag.StringVar(&opts.authority, "authority", "", "PEM file with the certificate of whom to trust, for wss")
 	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
@@ -126,6 +130,7 @@ func parseFlags(known features) (options, error) {
 		{"muxer", opts.muxer, known.Muxers},
 		{"key-type", opts.keyType, known.KeyTypes},
 		{"pubsub", opts.pubsub, known.PubSub},
+		{"mdns", opts.mdns, []string{"on", "off"}},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

@@ -150,7 +150,7 @@ def _encode_record(record: Record) -> bytes:
             kind, data = TXT, b"".join([bytes((len(string),)) + string for string in record.strings]) or b"\0"
         case Srv():
             kind, data = SRV, _SRV.pack(0, 0, record.port) + _encode_name(record.target)
-        case Address():
+        case _:
             kind, data = (A if record.ip.version == 4 else AAAA), record.ip.packed
     return _encode_name(record.name) + _RECORD.pack(kind, _IN | flush, record.ttl, len(data)) + data
 

@@ -158,7 +158,7 @@ def _encode_body(message: Message) -> bytes:
                 parts.append(proto.write_uint(_LIMIT, message.limit))
             if message.cookie:
                 parts.append(proto.write_bytes(_COOKIE, message.cookie))
-        case DiscoverResponse():
+        case _:
             parts = [proto.write_bytes(_REGISTRATIONS, _encode_register(item)) for item in message.registrations]
             if message.status == Status.OK:
                 # There even when it is empty: rust takes no answer without it.

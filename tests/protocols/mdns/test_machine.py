@@ -191,6 +191,11 @@ def test_md2_long_addresses_are_left_out() -> None:
     assert len(packet.records[1].strings) == 1
 
 
+def test_addresses_by_name_are_told() -> None:
+    (packet,) = answer(make(addrs=[parse("/dns4/printer.local/tcp/1")]), Question(SERVICE, PTR))
+    assert packet.records[1].strings == (f"dnsaddr=/dns4/printer.local/tcp/1/p2p/{peer(0)}".encode(),)
+
+
 def test_md7_the_answer_is_one_packet() -> None:
     machine = make(addrs=[parse(f"/ip4/10.0.0.{number}/udp/4001/quic-v1") for number in range(100)])
     machine.receive_packet(encode_query([Question(SERVICE, PTR)]), 10.0)

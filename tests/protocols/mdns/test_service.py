@@ -36,7 +36,7 @@ def port() -> int:
 @functools.cache
 def _works(version: int) -> bool:
     async def attempt() -> bool:
-        with trio.move_on_after(5):
+        with trio.move_on_after(2):
             try:
                 sock = GroupSocket(version, port=next(_ports))
             except OSError:

@@ -38,8 +38,6 @@ from libp2p.testing.keys import seeded_key
 from libp2p.wire.framing import FrameBuffer, frame
 from tests.protocols.waiting import settled, until
 
-HOUR = 3600.0
-
 
 class Net:
     """A rendezvous point, and hosts that know it.
@@ -139,10 +137,10 @@ async def test_r7_forged_cookies_are_refused() -> None:
 
 
 async def test_registrations_end() -> None:
-    net = Net()
+    net = Net(RendezvousConfig(min_ttl=60, default_ttl=60))
     async with net as (point, a, b):
         await register(a, point.local_peer, "chess")
-        await trio.sleep(2 * HOUR + 61)
+        await trio.sleep(121)
         assert net.point.registrations == 0  # without anybody asking
         assert peers(await discover(b, point.local_peer, "chess")) == []
 
@@ -354,13 +352,13 @@ async def running(nursery: trio.Nursery):
 
 
 async def test_advertised_for_as_long_as_the_block_is_open(running) -> None:
-    net = Net()
+    net = Net(RendezvousConfig(min_ttl=60, default_ttl=60))
     async with net as (point, a, b):
-        service = await running(a, [point.local_peer])
+        service = await running(a, [point.local_peer], min_renewal=10)
         async with service.advertise("chess"):
             await until(lambda: net.point.registrations)
             for _ in range(5):  # longer than any registration lives
-                await trio.sleep(1.5 * HOUR)
+                await trio.sleep(45)
                 assert peers(await discover(b, point.local_peer, "chess")) == [a.local_peer]
         assert net.point.registrations == 0
 

@@ -200,7 +200,7 @@ async def test_a_transaction_that_fails_is_taken_back(path: Path) -> None:
     await store.aclose()
 
 
-@pytest.mark.limit(900)
+@pytest.mark.limit(3600)
 @pytest.mark.real_clock("kills processes")
 @pytest.mark.parametrize("loops", [4, pytest.param(500, marks=pytest.mark.bar_n)])
 async def test_x11_killed_at_random_moments_loses_nothing_it_has_said(tmp_path: Path, loops: int) -> None:

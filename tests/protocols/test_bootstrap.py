@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -144,6 +145,6 @@ def test_the_public_network() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"minimum": 0}, {"parallel": 0}, {"remembered": -1}, {"interval": 0}, {"first_delay": 1000}]
 )
-def test_configs_that_make_no_sense(wrong: dict) -> None:
+def test_configs_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         BootstrapConfig(**wrong)

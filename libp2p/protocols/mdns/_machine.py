@@ -16,11 +16,11 @@ Source: libp2p/specs discovery/mdns; RFC 6762.
 
 from __future__ import annotations
 
-import random
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from multiaddr import Multiaddr
 
@@ -50,6 +50,9 @@ from ._codec import (
     encode_response,
     name,
 )
+
+if TYPE_CHECKING:
+    import random
 
 META: Name = name("_services._dns-sd._udp.local")
 """Asked by those who want to know which services there are (RFC 6763, 9)."""

@@ -293,8 +293,10 @@ class RendezvousClientConfig:
     """The part of its life after which a registration is renewed."""
     min_renewal: float = 60.0
     """The least between two renewals, whatever a point says about lives."""
+    first_interval: float = 1.0
+    """Between the first two questions for what is new; doubled until it is ``interval``."""
     interval: float = 60.0
-    """Between two questions for what is new."""
+    """Between two questions for what is new, in the long run."""
     pages: int = 16
     """Answers read in a row; there may be more the next time. A point that never comes to an end is no loop."""
     first_delay: float = 5.0
@@ -307,8 +309,11 @@ class RendezvousClientConfig:
     """Peers found that wait to be taken; while it is full nobody is asked."""
 
     def __post_init__(self) -> None:
-        if min(self.timeout, self.interval, self.min_renewal) <= 0 or not 0 < self.first_delay <= self.max_delay:
-            raise ValueError("times must be positive, and max_delay the largest")
+        if (
+            min(self.timeout, self.first_interval, self.interval, self.min_renewal) <= 0
+            or not 0 < self.first_delay <= self.max_delay
+        ):
+            raise ValueError("delays must be positive, and max_delay the largest")
         if not 0 < self.renew_at < 1 or self.farewell < 0 or self.pages < 1 or self.buffer < 0:
             raise ValueError("renew_at is a part of one, and the others must not be negative")
 
@@ -441,6 +446,7 @@ class Rendezvous(Service):
     ) -> None:
         config = self._config
         delays = _Delays(config, self._rng)
+        interval = config.first_interval
         cookie = b""
         while True:
             try:
@@ -455,7 +461,9 @@ class Rendezvous(Service):
                 pause = delays.next()
             else:
                 delays.reset()
-                pause = config.interval * self._rng.uniform(0.8, 1.2)
+                interval = min(config.interval, interval)
+                pause = interval * self._rng.uniform(0.8, 1.2)
+                interval *= 2
             await trio.sleep(pause)
 
     async def _ask_for_new(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,14 +53,14 @@ def make(number: int = 0, *, addrs=(LAN,), service=SERVICE, **config) -> MdnsMac
     return machine
 
 
-def sent(machine: MdnsMachine, now: float) -> list[Packet]:
+def sent(machine: MdnsMachine, now: float) -> list[Any]:
     """What is sent at ``now``, if anything is due."""
     if machine.next_timeout() <= now:
         machine.handle_timeout(now)
     return [decode(data) for data in machine.data_to_send()]
 
 
-def answer(machine: MdnsMachine, question: Question, now: float = 10.0) -> list[Packet]:
+def answer(machine: MdnsMachine, question: Question, now: float = 10.0) -> list[Any]:
     assert machine.receive_packet(encode_query([question]), now) == []
     return sent(machine, now + 1)
 
@@ -76,7 +77,7 @@ def told(number: int, *addrs: str, ttl: int = 120, label: bytes = b"other") -> b
 
 def test_md1_asks_at_the_start_and_once_in_a_while() -> None:
     machine = MdnsMachine(peer(0), service=SERVICE, config=MdnsConfig(), rng=random.Random(0), now=100.0)
-    times = []
+    times: list[float] = []
     while len(times) < 6:
         now = machine.next_timeout()
         machine.handle_timeout(now)
@@ -352,7 +353,7 @@ def test_what_has_ended_is_forgotten() -> None:
     "wrong",
     [{"interval": 0}, {"ttl": 0}, {"min_delay": 1}, {"min_pause": -1}, {"peers": 0}, {"packets_burst": 0}],
 )
-def test_configs_that_make_no_sense(wrong: dict) -> None:
+def test_configs_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         MdnsConfig(**wrong)
 

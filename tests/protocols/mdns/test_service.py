@@ -14,7 +14,6 @@ import libp2p
 from libp2p.events import PeerDiscovered
 from libp2p.protocols.mdns import Mdns, MdnsConfig
 from libp2p.protocols.mdns import _service as service_module
-from libp2p.protocols.mdns import _sockets as sockets_module
 from libp2p.protocols.mdns._codec import PTR, Question, encode_query, name
 from libp2p.protocols.mdns._sockets import GroupSocket, interfaces
 from libp2p.testing import memory_network
@@ -52,7 +51,7 @@ def _works(version: int) -> bool:
                 sock.close()
         return False
 
-    return trio.run(attempt)
+    return trio.run(attempt, clock=None)  # on the real clock: it asks the system
 
 
 @pytest.fixture
@@ -115,14 +114,14 @@ async def test_md5_networks_do_not_see_each_other(port: int) -> None:
     one, two = bytes(16), bytes([1] * 16)
     async with (
         open_host(Mdns(QUICK, port=port)) as public,
+        open_host(Mdns(QUICK, port=port)) as another,
         open_host(Mdns(QUICK, port=port, network=one)) as a,
         open_host(Mdns(QUICK, port=port, network=one)) as b,
         open_host(Mdns(QUICK, port=port, network=two)) as c,
     ):
         with trio.fail_after(20):
-            while not a.peerstore.addrs(b.local_peer) or not b.peerstore.addrs(a.local_peer):
+            while not (a.peerstore.addrs(b.local_peer) and public.peerstore.addrs(another.local_peer)):
                 await trio.sleep(0.01)
-        await trio.sleep(0.3)
         for stranger in (public, c):
             assert not stranger.peerstore.addrs(a.local_peer)
             assert not a.peerstore.addrs(stranger.local_peer)
@@ -135,22 +134,34 @@ async def test_interfaces_that_come_and_go(port: int, monkeypatch: pytest.Monkey
         interfaces=LOOPBACK, interval=1000, first_questions=(0.0,), max_delay=0.03, interface_check=0.05
     )
     up = False
-    real = interfaces
-    monkeypatch.setattr(service_module, "interfaces", lambda wanted: real(wanted) if up else [])
+    looks = 0
+
+    def found(wanted: tuple[str, ...] | None) -> list[int]:
+        nonlocal looks
+        looks += 1
+        return interfaces(wanted) if up else []
+
+    async def look_around() -> None:
+        with trio.fail_after(20):
+            seen = looks
+            while looks < seen + 4:
+                await trio.sleep(0.01)
+
+    monkeypatch.setattr(service_module, "interfaces", found)
     async with (
         open_host(Mdns(config, port=port)) as a,
         open_host(Mdns(config, port=port)) as b,
     ):
-        await trio.sleep(0.3)
+        await look_around()
         assert not a.peerstore.addrs(b.local_peer)
         up = True
         with trio.fail_after(20):
             while not a.peerstore.addrs(b.local_peer) or not b.peerstore.addrs(a.local_peer):
                 await trio.sleep(0.01)
         up = False
-        await trio.sleep(0.2)
+        await look_around()
         up = True
-        await trio.sleep(0.2)
+        await look_around()
 
 
 @pytest.mark.sockets
@@ -228,7 +239,7 @@ async def test_a_broken_socket_is_read_again(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_loopback_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(1, "lo"), (2, "eth0"), (3, "lo0"), (4, "loopback_0"), (5, "lora0")]
-    monkeypatch.setattr(sockets_module.socket, "if_nameindex", lambda: found)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: found)
     assert interfaces(None) == [2, 5]
     assert interfaces(["lo", "nothing"]) == [1]
 

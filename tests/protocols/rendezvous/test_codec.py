@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from libp2p.errors import DecodeError
-from libp2p.pb.rendezvous_pb2 import Message as Pb
+from libp2p.pb import rendezvous_pb2
 from libp2p.protocols.rendezvous._codec import (
     MAX_COOKIE,
     MAX_REGISTRATIONS,
     MAX_TEXT,
     Discover,
     DiscoverResponse,
+    Message,
     Register,
     RegisterResponse,
     Status,
@@ -23,6 +26,8 @@ from libp2p.protocols.rendezvous._codec import (
     fitting,
 )
 from libp2p.wire import proto
+
+Pb: Any = rendezvous_pb2.Message
 
 names = st.text(st.characters(codec="utf-8"), max_size=20)
 uints = st.integers(0, 2**64 - 1)
@@ -52,7 +57,7 @@ def test_round_trip(message) -> None:
 
 def test_rv1_rv2_the_numbers() -> None:
     """What generated code makes of the schema of the specification is what we make, byte for byte."""
-    ours = [
+    ours: list[Message] = [
         Register(namespace="a", record=b"r", ttl=7200),
         RegisterResponse(status=Status.OK, ttl=7200),
         RegisterResponse(status=Status.INVALID_TTL, text="no"),

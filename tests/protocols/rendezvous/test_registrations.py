@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -153,7 +155,7 @@ def test_rv4_the_longest_name() -> None:
         {"timeout": 0},
     ],
 )
-def test_configs_that_make_no_sense(wrong: dict) -> None:
+def test_configs_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         RendezvousConfig(**wrong)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
@@ -31,7 +32,15 @@ from libp2p.protocols.rendezvous import (
     register,
     unregister,
 )
-from libp2p.protocols.rendezvous._codec import MAX_REQUEST, Discover, DiscoverResponse, Register, decode, encode
+from libp2p.protocols.rendezvous._codec import (
+    MAX_REQUEST,
+    Discover,
+    DiscoverResponse,
+    Register,
+    RegisterResponse,
+    decode,
+    encode,
+)
 from libp2p.records.peer_record import OBSOLETE, PeerRecord
 from libp2p.testing import memory_network
 from libp2p.testing.keys import seeded_key
@@ -191,7 +200,9 @@ async def test_r7_rv5_records_that_prove_nothing(record: bytes, status: Status) 
     async with net as (point, a, _b):
         answer = await say(a, point, frame(encode(Register(namespace="chess", record=record))))
         (message,) = FrameBuffer(MAX_REQUEST).receive_data(answer)
-        assert decode(message).status == status
+        refusal = decode(message)
+        assert isinstance(refusal, RegisterResponse)
+        assert refusal.status == status
         assert net.point.registrations == 0
 
 
@@ -421,7 +432,7 @@ async def test_a_point_without_end_is_no_loop(running) -> None:
     item = Register(namespace="chess", record=sealed("x", "x"), ttl=60)
     async with memory_network(2, connect="full") as (a, b):
         requests = answering(b, encode(DiscoverResponse(status=Status.OK, registrations=(item,), cookie=b"c")))
-        service = await running(a, [b.local_peer], pages=3)
+        service = await running(a, [b.local_peer], pages=3, first_interval=60)
         async with service.find_peers("chess") as found:
             with trio.move_on_after(40):
                 async for _ in found:
@@ -489,7 +500,7 @@ async def test_the_name_is_looked_at_first(running) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"timeout": 0}, {"renew_at": 1}, {"pages": 0}, {"first_delay": 400}, {"farewell": -1}, {"buffer": -1}]
 )
-def test_configs_that_make_no_sense(wrong: dict) -> None:
+def test_configs_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         RendezvousClientConfig(**wrong)
 
@@ -502,7 +513,7 @@ class Remembering:
 
     def __init__(self, *stored: StoredRegistration) -> None:
         self.stored = stored
-        self.told: list[tuple] = []
+        self.told: list[tuple[object, ...]] = []
         self.closed = False
 
     def load(self) -> Sequence[StoredRegistration]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -42,7 +43,7 @@ def wall() -> Wall:
     return Wall()
 
 
-def rows(store: SqliteRegistrations) -> list[tuple]:
+def rows(store: SqliteRegistrations) -> list[tuple[object, ...]]:
     return [tuple(row) for row in store.load()]
 
 
@@ -93,7 +94,12 @@ async def test_many_at_once_share_transactions(path: Path, monkeypatch: pytest.M
     store = SqliteRegistrations(path)
     written: list[int] = []
     write = store._write
-    monkeypatch.setattr(store, "_write", lambda changes: (written.append(len(changes)), write(changes)))
+
+    def counted(changes: Any) -> None:
+        written.append(len(changes))
+        write(changes)
+
+    monkeypatch.setattr(store, "_write", counted)
     async with trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(store.save, "a", peer(number), b"", 100.0)
@@ -209,7 +215,7 @@ async def test_x11_killed_at_random_moments_loses_nothing_it_has_said(tmp_path: 
         child = subprocess.Popen(CHILD + [str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - nothing else is going on
         assert child.stdout is not None
         assert child.stdout.readline() == "running\n"
-        time.sleep(rng.uniform(0.0, 0.05))  # noqa: ASYNC251 - nothing else is going on
+        await trio.sleep(rng.uniform(0.0, 0.05))  # real time: any moment
         child.kill()
         child.wait()
         child.stdout.close()

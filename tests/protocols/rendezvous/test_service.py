@@ -176,7 +176,9 @@ async def test_names_out_of_bounds(name: str) -> None:
                 await ask(a, point.local_peer, name)
         record = PeerRecord(peer=a.local_peer, seq=1, addrs=tuple(a.listen_addrs())).seal(a.private_key)
         answer = await say(a, point, frame(encode(Register(namespace=name, record=record))))
-        assert decode(answer[(answer[0] > 127 and 2) or 1 :]).status == Status.INVALID_NAMESPACE
+        (message,) = FrameBuffer(MAX_REQUEST).receive_data(answer)
+        expected = RegisterResponse(status=Status.INVALID_NAMESPACE, text="a namespace must have 1 to 255 bytes")
+        assert decode(message) == expected
 
 
 def sealed(owner: str, about: str, **how) -> bytes:

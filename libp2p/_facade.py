@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from multiaddr import Multiaddr
 
-from .abc import Host, Muxer, Peerstore, Resolver, SecurityFactory, Service, Transport, TransportFactory
+from .abc import Host, Muxer, Peerstore, Resolver, Routing, SecurityFactory, Service, Transport, TransportFactory
 from .crypto.keys import PrivateKey, generate
 from .host import HostConfig
 from .host import open_host as open_host_from_parts
@@ -21,6 +21,7 @@ from .security.tls import Tls
 from .security.tls import installed as tls_installed
 from .swarm import Gater
 from .transports.dns import DnsResolver
+from .transports.quic import Quic
 from .transports.tcp import Tcp
 from .transports.websocket import WebSocket
 
@@ -35,6 +36,11 @@ def default_security() -> list[SecurityFactory]:
     return [Noise, Tls] if tls_installed() else [Noise]
 
 
+def _default_transports(psk: PreSharedKey | None) -> list[Transport | TransportFactory]:
+    """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of."""
+    return [Tcp(), WebSocket()] if psk is not None else [Quic, Tcp(), WebSocket()]
+
+
 def open_host(
     *,
     listen: Iterable[Multiaddr | str] = (),
@@ -47,6 +53,7 @@ def open_host(
     resolver: Resolver | None = None,
     gater: Gater | None = None,
     psk: PreSharedKey | None = None,
+    routing: Routing | None = None,
     config: HostConfig | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Run a host while the ``async with`` block is open.
@@ -57,9 +64,9 @@ def open_host(
         listen: addresses to listen on, for example ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one. None: dial only.
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
-        transports: by default TCP and WebSocket; to listen with TLS, a ``WebSocket`` with a certificate. Those that
-            prove identities themselves, as :class:`libp2p.transports.quic.Quic`, are given as their class: the host
-            makes them with its key.
+        transports: by default QUIC (for which the extra ``quic`` is needed; not with ``psk``), TCP and WebSocket; to
+            listen with TLS, a ``WebSocket`` with a certificate. Those that prove identities themselves, as
+            :class:`libp2p.transports.quic.Quic`, are given as their class: the host makes them with its key.
         security: best first; by default :func:`default_security`. :class:`libp2p.security.plaintext.Plaintext` must be
             asked for.
         muxers: best first; by default yamux.
@@ -67,6 +74,8 @@ def open_host(
         resolver: by default the system's resolver, and dnspython for ``/dnsaddr``.
         gater: allows everything by default.
         psk: the key of the private network to be in; none: the public one.
+        routing: is asked where a peer is when a peer id is to be reached and no address of it works; for example the
+            :class:`~libp2p.protocols.kad.Kademlia` that is also among ``services``.
         config: timeouts and limits.
 
     Raises:
@@ -81,7 +90,7 @@ def open_host(
         key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
-        transports=transports if transports is not None else [Tcp(), WebSocket()],
+        transports=transports if transports is not None else _default_transports(psk),
         security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),
@@ -89,4 +98,5 @@ def open_host(
         gater=gater if gater is not None else Gater(),
         config=config if config is not None else HostConfig(),
         protector=psk,
+        routing=routing,
     )

@@ -36,7 +36,9 @@ def translated(path: str) -> Iterator[None]:
         raise StoreCorrupt(path, "the schema is damaged") from exc
 
 
-def open_database(path: str, *, schema: str, application_id: int, version: int) -> sqlite3.Connection:
+def open_database(
+    path: str, *, schema: str, application_id: int, version: int, exclusive: bool = True
+) -> sqlite3.Connection:
     """Open the file ``path``, which is made when it is not there, and take its lock. To be called in `translated`.
 
     Text comes back as bytes: what is no UTF-8 must cost only the row it is in. There are no implicit transactions. Any
@@ -47,6 +49,7 @@ def open_database(path: str, *, schema: str, application_id: int, version: int) 
         schema: the statements that make its tables, each ending in ``;`` and a new line.
         application_id: SQLite's, which tells the files of different stores apart.
         version: what ``schema`` is, as SQLite's ``user_version``.
+        exclusive: False leaves it to the caller to see that nobody else has the file, and lets him open it twice.
 
     Raises:
         StoreCorrupt: it is the file of another program.
@@ -56,16 +59,19 @@ def open_database(path: str, *, schema: str, application_id: int, version: int) 
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         db.text_factory = bytes
-        _prepare(db, path, schema, application_id, version)
+        _prepare(db, path, schema, application_id, version, exclusive)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _prepare(db: sqlite3.Connection, path: str, schema: str, application_id: int, version: int) -> None:
+def _prepare(
+    db: sqlite3.Connection, path: str, schema: str, application_id: int, version: int, exclusive: bool
+) -> None:
     """Take the lock, and make or check the schema."""
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    if exclusive:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA journal_size_limit = 4194304")

@@ -44,6 +44,8 @@ type features struct {
 	Muxers      []string          `json:"muxers"`
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
+	DHT         []string          `json:"dht"`
+	Namespaces  []string          `json:"dht_namespaces"`
 	PSK         bool              `json:"psk"`
 	MDNS        []string          `json:"mdns"`
 	Unsupported map[string]string `json:"unsupported"`
@@ -58,6 +60,8 @@ func supported() features {
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "none"},
+		DHT:         []string{"server", "client", "none"},
+		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		MDNS:        []string{"on"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
@@ -84,6 +88,7 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
+	dht       string
 	listen    []ma.Multiaddr
 	psk       pnet.PSK // nil in the public network
 	mdns      string
@@ -103,6 +108,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.StringVar(&opts.dht, "dht", "none", "role in the Kademlia DHT")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -131,6 +137,7 @@ func parseFlags(known features) (options, error) {
 		{"key-type", opts.keyType, known.KeyTypes},
 		{"pubsub", opts.pubsub, known.PubSub},
 		{"mdns", opts.mdns, []string{"on", "off"}},
+		{"dht", opts.dht, known.DHT},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

@@ -69,7 +69,7 @@ def cells(config: pytest.Config, kind: str, values: Sequence[str], stacks: Itera
             continue
         for muxer in stacks:
             for value in values:
-                able = found["muxers"] + found["transports"] + found[kind]
+                able = found["muxers"] + found["transports"] + found.get(kind, [])
                 missing = next((what for what in (muxer, value) if what not in able), None)
                 marks = []
                 if missing is not None:

@@ -72,6 +72,21 @@ class PeerIdentified(Event):
 
 
 @dataclass(slots=True)
+class PeerDiscovered(Event):
+    """A discovery service has heard of a peer. Its addresses are in the peerstore; nobody has tried them yet.
+
+    Attributes:
+        peer: who.
+        addrs: where it says it can be reached, without ``/p2p``.
+        source: what found it, as ``"mdns"`` or ``"rendezvous"``.
+    """
+
+    peer: PeerId
+    addrs: tuple[Multiaddr, ...]
+    source: str
+
+
+@dataclass(slots=True)
 class ListenAddrsChanged(Event):
     """The addresses this host announces changed.
 

@@ -1,7 +1,7 @@
 """Peer records: a peer's own statement of its addresses, in a signed envelope, so that others can pass it on.
 
 Source: libp2p/specs RFC 0003; the schema is in ``proto/peer_record.proto``. Domain and payload type are the ones all
-implementations use; those in the RFC's text are obsolete.
+implementations use; those in the RFC's text are obsolete, but rust's rendezvous knows no others (:data:`OBSOLETE`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,20 @@ from .envelope import Envelope
 DOMAIN = "libp2p-peer-record"
 PAYLOAD_TYPE = b"\x03\x01"
 """Multicodec libp2p-peer-record, 0x0301, as two bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordForm:
+    """What a record is sealed as: the domain of its signature, and the type its envelope says."""
+
+    domain: str
+    payload_type: bytes
+
+
+STANDARD = RecordForm(DOMAIN, PAYLOAD_TYPE)
+"""What everybody uses."""
+OBSOLETE = RecordForm("libp2p-routing-state", b"/libp2p/routing-state-record")
+"""What the RFC says, and rust's rendezvous insists on."""
 MAX_ADDRS = 256
 """Most addresses in a record that is opened. Real ones have a few dozen."""
 MAX_SEQ = (1 << 64) - 1
@@ -42,7 +56,7 @@ class PeerRecord:
     addrs: tuple[Multiaddr, ...]
     """Where the peer can be reached, without ``/p2p`` at the end."""
 
-    def seal(self, key: PrivateKey) -> bytes:
+    def seal(self, key: PrivateKey, *, form: RecordForm = STANDARD) -> bytes:
         """Return the record in an envelope signed with ``key``, serialized.
 
         Raises:
@@ -50,7 +64,7 @@ class PeerRecord:
         """
         if not self.peer.matches(key.public_key):
             raise ValueError(f"a record of {self.peer} must be signed with its own key")
-        return Envelope.seal(key, DOMAIN, PAYLOAD_TYPE, self.marshal()).marshal()
+        return Envelope.seal(key, form.domain, form.payload_type, self.marshal()).marshal()
 
     def marshal(self) -> bytes:
         """Return the serialized record, which is the payload of the envelope.
@@ -65,8 +79,8 @@ class PeerRecord:
         return b"".join(out)
 
     @classmethod
-    def from_envelope(cls, envelope: Envelope) -> PeerRecord:
-        """Return the record in ``envelope``, which :meth:`Envelope.open` has verified for :data:`DOMAIN`.
+    def from_envelope(cls, envelope: Envelope, *, form: RecordForm = STANDARD) -> PeerRecord:
+        """Return the record in ``envelope``, which :meth:`Envelope.open` has verified for the domain of ``form``.
 
         Addresses that cannot be read or that name another peer are left out, as are repetitions.
 
@@ -74,7 +88,7 @@ class PeerRecord:
             DecodeError: the envelope holds something else, a malformed record, one with too many addresses, or one
                 about another peer than the signer.
         """
-        if envelope.payload_type != PAYLOAD_TYPE:
+        if envelope.payload_type != form.payload_type:
             raise DecodeError(f"an envelope of type {envelope.payload_type[:16].hex()} holds no peer record")
         peer_id, seq, addrs = _read(envelope.payload)
         peer = envelope.signer
@@ -83,7 +97,7 @@ class PeerRecord:
         return cls(peer=peer, seq=seq, addrs=tuple(_usable(addrs, peer)))
 
 
-def open_peer_record(data: bytes) -> PeerRecord:
+def open_peer_record(data: bytes, *, form: RecordForm = STANDARD) -> PeerRecord:
     """Return the record in a serialized envelope, after checking the signature and that the signer is the subject.
 
     Whether it is newer than one that is already known is for the caller to check.
@@ -91,7 +105,7 @@ def open_peer_record(data: bytes) -> PeerRecord:
     Raises:
         DecodeError: as for :meth:`Envelope.open` and :meth:`PeerRecord.from_envelope`.
     """
-    return PeerRecord.from_envelope(Envelope.open(data, DOMAIN, payload_type=PAYLOAD_TYPE))
+    return PeerRecord.from_envelope(Envelope.open(data, form.domain, payload_type=form.payload_type), form=form)
 
 
 def _read(payload: bytes) -> tuple[bytes, int, list[bytes]]:

@@ -50,6 +50,7 @@ type features struct {
 	Signatures  []string          `json:"signatures"`
 	MessageIDs  []string          `json:"message_ids"`
 	Relay       []string          `json:"relay"`
+	MDNS        []string          `json:"mdns"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -68,6 +69,7 @@ func supported() features {
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
 		Relay:       []string{"client", "server", "none"},
+		MDNS:        []string{"on"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }
@@ -103,6 +105,7 @@ type options struct {
 	psk        pnet.PSK // nil in the public network
 	features   bool
 	quiet      bool
+	mdns       string
 	// Of the web, for wss: key and certificate to listen with, and whom to trust.
 	certificate string
 	authority   string
@@ -126,6 +129,7 @@ func parseFlags(known features) (options, error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
 	})
+	flag.StringVar(&opts.mdns, "mdns", "off", "find peers of the local network")
 	flag.StringVar(&opts.certificate, "certificate", "", "PEM file with key and certificate to listen with, for wss")
 	flag.StringVar(&opts.authority, "authority", "", "PEM file with the certificate of whom to trust, for wss")
 	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
@@ -151,6 +155,7 @@ func parseFlags(known features) (options, error) {
 		{"signatures", opts.signatures, known.Signatures},
 		{"message-id", opts.messageID, known.MessageIDs},
 		{"relay", opts.relay, known.Relay},
+		{"mdns", opts.mdns, []string{"on", "off"}},
 		{"dht", opts.dht, known.DHT},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {

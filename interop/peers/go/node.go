@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -144,6 +145,12 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	for _, addr := range opts.listen {
 		if err := h.Network().Listen(addr); err != nil {
 			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	if opts.mdns == "on" {
+		// It ends with the process.
+		if err := mdns.NewMdnsService(h, mdns.ServiceName, &discoveries{out}).Start(); err != nil {
+			return nil, fmt.Errorf("mdns: %w", err)
 		}
 	}
 	return n, nil

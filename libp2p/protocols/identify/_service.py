@@ -17,6 +17,7 @@ import trio
 from multiaddr import Multiaddr
 
 from ..._util.once import Once
+from ..._util.rate import RateLimit
 from ..._version import __version__
 from ...abc import Connection, Direction, Host, Peerstore, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, ip_group, scope
@@ -38,7 +39,6 @@ from ._exchange import (
     request,
     send,
 )
-from ._rate import RateLimit
 from ._self import SelfDescription
 
 RATE_LIMITED = 0x1003

@@ -10,6 +10,7 @@ Specification: libp2p/specs pnet/Private-Networks-PSK-V1.md.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -76,6 +77,16 @@ class PreSharedKey(Protector):
                 return cls.parse(file.read(MAX_FILE + 1))
         except DecodeError as exc:
             raise DecodeError(f"{path}: {exc}") from exc
+
+    @property
+    def fingerprint(self) -> bytes:
+        """16 bytes that tell networks apart and the key to nobody, as in the name under which mDNS asks (kubo).
+
+        Encrypted before it is hashed, so that no function of the key alone is published.
+        """
+        salsa: Any = importlib.import_module("Crypto.Cipher.Salsa20")
+        encrypted: bytes = salsa.new(self._key, nonce=b"finprint").encrypt(bytes(64))
+        return hashlib.shake_128(encrypted).digest(16)
 
     def to_file(self) -> bytes:
         """The content of a key file. It is the secret: keep it where nobody else can read it."""

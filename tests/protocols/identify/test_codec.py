@@ -22,7 +22,7 @@ from libp2p.protocols.identify._codec import (
     encode,
     merge,
 )
-from libp2p.protocols.identify._rate import RateLimit
+from libp2p._util.rate import RateLimit
 from libp2p.wire import proto
 
 FULL = IdentifyInfo(

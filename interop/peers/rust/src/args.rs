@@ -11,6 +11,8 @@ pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 pub const SIGNATURES: &[&str] = &["strict", "none"];
 pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
 pub const RELAYS: &[&str] = &["none", "client", "server"];
+pub const MDNS: &[&str] = &["on", "off"];
+pub const RENDEZVOUS: &[&str] = &["client", "server", "none"];
 
 #[derive(Clone)]
 pub struct Args {
@@ -23,6 +25,8 @@ pub struct Args {
     pub signatures: String,
     pub message_id: String,
     pub relay: String,
+    pub rendezvous: String,
+    pub mdns: bool,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -44,6 +48,8 @@ impl Args {
             signatures: SIGNATURES[0].into(),
             message_id: MESSAGE_IDS[0].into(),
             relay: RELAYS[0].into(),
+            rendezvous: "none".into(),
+            mdns: false,
             psk: None,
             certificate: None,
             authority: None,
@@ -78,6 +84,8 @@ impl Args {
                 "--signatures" => args.signatures = one_of(SIGNATURES, &flag, value)?,
                 "--message-id" => args.message_id = one_of(MESSAGE_IDS, &flag, value)?,
                 "--relay" => args.relay = one_of(RELAYS, &flag, value)?,
+                "--rendezvous" => args.rendezvous = one_of(RENDEZVOUS, &flag, value)?,
+                "--mdns" => args.mdns = one_of(MDNS, &flag, value)? == "on",
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -126,6 +134,8 @@ impl Args {
             listen: Vec::new(),
             pubsub: "none".into(),
             relay: "none".into(),
+            rendezvous: "none".into(),
+            mdns: false,
             ..self.clone()
         }
     }
@@ -155,6 +165,8 @@ pub fn features() -> Value {
         "signatures": SIGNATURES,
         "message_ids": MESSAGE_IDS,
         "relay": RELAYS,
+        "rendezvous": RENDEZVOUS[..2],
+        "mdns": ["on"],
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

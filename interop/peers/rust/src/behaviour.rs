@@ -3,7 +3,7 @@
 use libp2p::{
     StreamProtocol, gossipsub, identify,
     identity::Keypair,
-    ping, relay,
+    mdns, ping, relay, rendezvous,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use tokio::sync::mpsc;
@@ -25,6 +25,9 @@ pub struct Behaviour {
     pub pubsub: Toggle<gossipsub::Behaviour>,
     pub relay: Toggle<relay::Behaviour>,
     pub relay_client: Toggle<relay::client::Behaviour>,
+    pub rendezvous_client: Toggle<rendezvous::client::Behaviour>,
+    pub rendezvous_server: Toggle<rendezvous::server::Behaviour>,
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
 impl Behaviour {
@@ -45,6 +48,16 @@ impl Behaviour {
             "none" => None,
             _ => Some(new_pubsub(keypair, args)?),
         };
+        let client = (args.rendezvous == "client")
+            .then(|| rendezvous::client::Behaviour::new(keypair.clone()));
+        let server = (args.rendezvous == "server")
+            .then(|| rendezvous::server::Behaviour::new(rendezvous::server::Config::default()));
+        let peer_id = keypair.public().to_peer_id();
+        let mdns = args
+            .mdns
+            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer_id))
+            .transpose()
+            .map_err(|e| format!("mdns: {e}"))?;
         let behaviour = Self {
             raw,
             identify,
@@ -54,6 +67,9 @@ impl Behaviour {
                 .then(|| relay::Behaviour::new(keypair.public().to_peer_id(), Default::default()))
                 .into(),
             relay_client: relay_client.into(),
+            rendezvous_client: client.into(),
+            rendezvous_server: server.into(),
+            mdns: mdns.into(),
         };
         Ok((behaviour, inbound))
     }

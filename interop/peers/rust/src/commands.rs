@@ -12,6 +12,7 @@ use libp2p::{
     gossipsub::{IdentTopic, PublishError},
     multiaddr::Protocol,
     ping,
+    rendezvous::Namespace,
 };
 use serde_json::{Map, Value, json};
 
@@ -77,6 +78,10 @@ impl Arguments {
         self.text("peer")?.parse().map_err(|e| format!("peer: {e}"))
     }
 
+    fn namespace(&self) -> Result<Namespace, String> {
+        Namespace::new(self.text("namespace")?.to_owned()).map_err(text)
+    }
+
     fn topic(&self) -> Result<IdentTopic, String> {
         Ok(IdentTopic::new(self.text("topic")?))
     }
@@ -107,6 +112,9 @@ impl Commands {
             "subscribe" => self.subscribe(args).await?,
             "unsubscribe" => self.unsubscribe(args).await?,
             "publish" => self.publish(args).await?,
+            "rendezvous_register" => self.rendezvous_register(args).await?,
+            "rendezvous_unregister" => self.rendezvous_unregister(args).await?,
+            "rendezvous_discover" => self.rendezvous_discover(args).await?,
             "topic_peers" => self.topic_peers(args).await?,
             _ => return Err(format!("unknown command {name}")),
         };
@@ -385,6 +393,42 @@ impl Commands {
             Ok::<_, String>(peers.map(|(peer, _)| peer.to_string()).collect::<Vec<_>>())
         };
         Ok(json!({"peers": self.node.with(list).await??}))
+    }
+
+    async fn rendezvous_register(&self, args: &Arguments) -> Result<Value, String> {
+        let (peer, namespace) = (args.peer()?, args.namespace()?);
+        let ttl = args.0["ttl"].as_u64();
+        self.node
+            .with(move |node| node.register(peer, namespace, ttl))
+            .await??
+            .await
+            .map_err(|_| "the registration was given up")?
+    }
+
+    async fn rendezvous_unregister(&self, args: &Arguments) -> Result<Value, String> {
+        let (peer, namespace) = (args.peer()?, args.namespace()?);
+        self.node
+            .with(move |node| node.unregister(peer, namespace))
+            .await??;
+        Ok(json!({}))
+    }
+
+    async fn rendezvous_discover(&self, args: &Arguments) -> Result<Value, String> {
+        let peer = args.peer()?;
+        let namespace = match &args.0["namespace"] {
+            Value::Null => None,
+            _ => Some(args.namespace()?),
+        };
+        let cookie = match args.0["cookie"].as_str() {
+            None => None,
+            Some(encoded) => Some(BASE64_STANDARD.decode(encoded).map_err(text)?),
+        };
+        let limit = args.0["limit"].as_u64();
+        self.node
+            .with(move |node| node.discover(peer, namespace, cookie, limit))
+            .await??
+            .await
+            .map_err(|_| "the discovery was given up")?
     }
 }
 

@@ -10,6 +10,7 @@ mod output;
 mod pattern;
 mod perf;
 mod raw_streams;
+mod rendezvous;
 mod served;
 mod transport;
 

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
     core::transport::ListenerId,
-    gossipsub, identify,
+    gossipsub, identify, mdns,
     multiaddr::Protocol,
     relay,
     swarm::{
@@ -23,7 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
-    clients, output, served,
+    clients, output,
+    rendezvous::Rendezvous,
+    served,
     transport::Connections,
 };
 
@@ -82,6 +84,7 @@ pub struct Node {
     pub identified: HashMap<PeerId, identify::Info>,
     /// Connected peers that have answered a ping of the package itself.
     pub pinged: HashSet<PeerId>,
+    pub rendezvous: Rendezvous,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
     identify_waiters: Vec<(PeerId, oneshot::Sender<identify::Info>)>,
@@ -105,6 +108,7 @@ impl Node {
             swarm: Swarm::new(transport, behaviour, peer_id, config),
             identified: HashMap::new(),
             pinged: HashSet::new(),
+            rendezvous: Rendezvous::default(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -365,6 +369,16 @@ impl Node {
                     "from": message.source.map(|peer| peer.to_string()),
                     "data": BASE64_STANDARD.encode(&message.data),
                 }));
+            }
+            BehaviourEvent::RendezvousClient(event) => self.rendezvous.on_event(event),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                for (peer, addr) in found {
+                    output::line(&json!({
+                        "event": "discovered",
+                        "peer": peer.to_string(),
+                        "addr": addr.to_string(),
+                    }));
+                }
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from ..._util.bounded import LruMap
+from .bounded import LruMap
 
 
 class RateLimit:

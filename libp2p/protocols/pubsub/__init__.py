@@ -8,8 +8,10 @@ from ._config import PubsubConfig
 from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow, PubsubError
 from ._events import TopicPeerJoined, TopicPeerLeft
 from ._floodsub import FLOODSUB, Floodsub, FloodsubConfig
-from ._gossipsub import MESHSUB_10, MESHSUB_11, MESHSUB_12, Gossipsub
+from ._gossipsub import MESHSUB_10, MESHSUB_11, MESHSUB_12, MESHSUB_13, Gossipsub
 from ._gossipsub_config import GossipsubConfig
+from ._partial import PartialConfig, PartialMessage, Parts
+from ._partial_channel import PartialMessages, PartialUpdate
 from ._router import Fault, Router, Verdict
 from ._score_config import PeerScoreConfig, ScoreThresholds, TopicScore
 from ._service import Pubsub
@@ -22,6 +24,7 @@ __all__ = [
     "MESHSUB_10",
     "MESHSUB_11",
     "MESHSUB_12",
+    "MESHSUB_13",
     "Fault",
     "Floodsub",
     "FloodsubConfig",
@@ -35,6 +38,11 @@ __all__ = [
     "Messages",
     "MonotonicSeqno",
     "NoPeers",
+    "PartialConfig",
+    "PartialMessage",
+    "PartialMessages",
+    "PartialUpdate",
+    "Parts",
     "PeerScoreConfig",
     "PeersTooSlow",
     "Pubsub",

@@ -193,16 +193,17 @@ async def open_ours(
     listen: bool | str = False,
     transports: Sequence[Transport | TransportFactory] | None = None,
     router: Router | None = None,
+    pubsub: Pubsub | None = None,
 ) -> AsyncIterator[Ours]:
     """Run our side.
 
     ``listen`` says whether, over TCP or QUIC, or where; ``psk`` is the key of a private network, in hexadecimal;
-    the router is floodsub unless another one is given.
+    the router is floodsub unless another one, or all of pubsub, is given.
     """
     muxers: list[Muxer] = [MUXERS[stack]()] if stack in MUXERS else []
     if transports is None:
         transports = [Quic] if stack == "quic-v1" else [Tcp()]
-    pubsub = Pubsub(router or Floodsub())
+    pubsub = pubsub or Pubsub(router or Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
         listen=[listen if isinstance(listen, str) else _listen(stack)] if listen else [],

@@ -45,6 +45,9 @@ type features struct {
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
 	PSK         bool              `json:"psk"`
+	Signatures  []string          `json:"signatures"`
+	MessageIDs  []string          `json:"message_ids"`
+	Extensions  []string          `json:"extensions"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -56,8 +59,11 @@ func supported() features {
 		Securities:  []string{"noise", "tls", "plaintext"},
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
-		PubSub:      []string{"floodsub", "gossipsub", "none"},
+		PubSub:      []string{"floodsub", "gossipsub", "randomsub", "none"},
 		PSK:         true,
+		Signatures:  []string{"strict", "none"},
+		MessageIDs:  []string{"default", "sha256"},
+		Extensions:  []string{"partial", "test"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }
@@ -82,10 +88,13 @@ type options struct {
 	muxer     string
 	keyType   string
 	pubsub    string
-	listen    []ma.Multiaddr
-	psk       pnet.PSK // nil in the public network
-	features  bool
-	quiet     bool
+	// Of pubsub: whether messages are signed, and what tells them apart.
+	signatures string
+	messageID  string
+	listen     []ma.Multiaddr
+	psk        pnet.PSK // nil in the public network
+	features   bool
+	quiet      bool
 	// Of the web, for wss: key and certificate to listen with, and whom to trust.
 	certificate string
 	authority   string
@@ -100,6 +109,8 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.muxer, "muxer", "yamux", "stream multiplexer; quic-v1 brings its own")
 	flag.StringVar(&opts.keyType, "key-type", "ed25519", "type of the identity key made at start")
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
+	flag.StringVar(&opts.signatures, "signatures", "strict", "signature policy of pubsub")
+	flag.StringVar(&opts.messageID, "message-id", "default", "what tells messages of pubsub apart")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -126,6 +137,8 @@ func parseFlags(known features) (options, error) {
 		{"muxer", opts.muxer, known.Muxers},
 		{"key-type", opts.keyType, known.KeyTypes},
 		{"pubsub", opts.pubsub, known.PubSub},
+		{"signatures", opts.signatures, known.Signatures},
+		{"message-id", opts.messageID, known.MessageIDs},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

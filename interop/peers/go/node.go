@@ -117,7 +117,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	n.reportConnections()
 	n.serveStreams()
 	if opts.pubsub != "none" {
-		if n.topics, err = newTopics(ctx, h, opts.pubsub, out); err != nil {
+		if n.topics, err = newTopics(ctx, h, opts, out); err != nil {
 			return nil, fmt.Errorf("%s: %w", opts.pubsub, err)
 		}
 	}

@@ -12,6 +12,7 @@ from ._gossipsub import MESHSUB_10, MESHSUB_11, MESHSUB_12, MESHSUB_13, Gossipsu
 from ._gossipsub_config import GossipsubConfig
 from ._partial import PartialConfig, PartialMessage, Parts
 from ._partial_channel import PartialMessages, PartialUpdate
+from ._randomsub import RANDOMSUB, Randomsub
 from ._router import Fault, Router, Verdict
 from ._score_config import PeerScoreConfig, ScoreThresholds, TopicScore
 from ._service import Pubsub
@@ -25,6 +26,7 @@ __all__ = [
     "MESHSUB_11",
     "MESHSUB_12",
     "MESHSUB_13",
+    "RANDOMSUB",
     "Fault",
     "Floodsub",
     "FloodsubConfig",
@@ -48,6 +50,7 @@ __all__ = [
     "Pubsub",
     "PubsubConfig",
     "PubsubError",
+    "Randomsub",
     "Router",
     "RpcLimits",
     "ScoreThresholds",

@@ -116,7 +116,8 @@ func (t *topics) subscribe(ctx context.Context, name string, partial bool) error
 	self := t.host.ID()
 	sub, err := topic.Subscribe(
 		pubsub.WithBufferSize(queueSize),
-		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.GetFrom() != self }),
+		// Not by author: with unsigned messages there is none.
+		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.ReceivedFrom != self }),
 	)
 	if err != nil {
 		return err

@@ -8,8 +8,10 @@ Source: libp2p/specs gossipsub v1.3, partial messages, test extension; ``proto/p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ...errors import DecodeError
 from ...wire import proto, varint
 from ._codec import read_number, read_text, walk
 
@@ -17,6 +19,8 @@ _CONTROL_EXTENSIONS = 6
 _PARTIAL = 10
 _TEST = 6492434
 _TOPIC, _GROUP, _PARTS, _METADATA = 1, 2, 3, 4
+_MAX_FIELDS = 64
+"""Fields looked at in one message of an extension, or in what a peer says of itself (ours; case G1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,14 @@ class PartialRpc:
     metadata: bytes = field(default=b"", repr=False)
 
 
+def _fields(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Tag, start and end of the value of each field."""
+    for count, (tag, _, start, stop) in enumerate(walk(data, 0, len(data))):
+        if count == _MAX_FIELDS:
+            raise DecodeError(f"an extension's message with more than {_MAX_FIELDS} fields")
+        yield tag, start, stop
+
+
 def _number(number: int, value: int) -> bytes:
     return varint.encode(number << 3 | proto.VARINT) + varint.encode(value)
 
@@ -70,9 +82,7 @@ def decode_extensions(data: bytes) -> Extensions:
         DecodeError: it is malformed.
     """
     said = {
-        tag >> 3: read_number(data, start, stop) != 0
-        for tag, _, start, stop in walk(data, 0, len(data))
-        if tag & 7 == proto.VARINT
+        tag >> 3: read_number(data, start, stop) != 0 for tag, start, stop in _fields(data) if tag & 7 == proto.VARINT
     }
     return Extensions(partial=said.get(_PARTIAL, False), test=said.get(_TEST, False))
 
@@ -111,7 +121,7 @@ def decode_messages(data: bytes) -> tuple[PartialRpc | None, bool]:
 
 
 def _decode_partial(data: bytes) -> PartialRpc | None:
-    fields = {tag >> 3: data[start:stop] for tag, _, start, stop in walk(data, 0, len(data)) if tag & 7 == proto.BYTES}
+    fields = {tag >> 3: data[start:stop] for tag, start, stop in _fields(data) if tag & 7 == proto.BYTES}
     topic = read_text(fields.get(_TOPIC, b""))
     if not topic:
         return None

@@ -136,6 +136,14 @@ def test_g13_1_what_is_not_known_is_left_alone() -> None:
             decode_messages(b"\x52" + bytes((len(malformed),)) + malformed)
 
 
+def test_g1_few_fields_are_looked_at() -> None:
+    unknown = b"\x58\x01"
+    assert decode_extensions(unknown * 63 + b"\x50\x01") == PARTIAL
+    for decode in (decode_extensions, lambda data: decode_messages(b"\x52\x82\x01" + data)):
+        with pytest.raises(DecodeError, match="64 fields"):
+            decode(unknown * 65)
+
+
 def test_a_field_that_comes_twice_is_joined() -> None:
     twice = encode_partial(PartialRpc(topic="t", group=b"g")) + encode_partial(PartialRpc(topic="u", group=b"h"))
     assert decode_messages(twice) == (PartialRpc(topic="u", group=b"h"), False)

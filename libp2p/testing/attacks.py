@@ -20,6 +20,8 @@ from .simulation import LinkModel, Node, Report, Simulation
 TOPIC = "attacked"
 _DARK = 10.0
 """Seconds that sybils have for themselves before an attack at dawn."""
+_CENSORED = 10
+"""Of so many messages, one at least is of the node that is to be censored."""
 _SETTLE = 10.0
 """Seconds for the last messages to arrive, or to be asked for."""
 
@@ -181,7 +183,10 @@ class _Run:
 
     def _publish(self) -> None:
         self.published += 1
-        self.simulation.publish(self.honest[self.published % min(self.scenario.publishers, len(self.honest))], TOPIC)
+        turn = self.published % min(self.scenario.publishers, len(self.honest))
+        if self.scenario.attack is Attack.CENSOR and self.published % _CENSORED == 0:
+            turn = 0
+        self.simulation.publish(self.honest[turn], TOPIC)
 
     def _victims(self) -> list[Node]:
         if self.scenario.attack is Attack.ECLIPSE_ONE:

@@ -299,6 +299,16 @@ def test_parts_from_who_is_not_subscribed() -> None:
     assert told(gossip.publish_partial("t", eight(), 0.0)) == {A: (b"", b"\x00")}
 
 
+def test_parts_pushed_by_who_wants_to_hear_nothing() -> None:
+    """It neither subscribed nor told what it has."""
+    gossip = router()
+    gossip.open_partial("t", requests=True)
+    gossip.peer_joined(A, MESHSUB_13, 0.0)
+    hello(gossip, A, PARTIAL)
+    assert len(say(gossip, A, parts=b"\x01\x65")) == 1
+    assert gossip.publish_partial("t", eight(b"g", 1), 0.0) == []
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ def get_features(config: pytest.Config) -> dict[str, Features | None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quic", action="store_true", help="also over QUIC, which now and then still hangs")
+    parser.addoption("--kad-nodes", type=int, default=8, help="how many nodes the DHT has")
     parser.addoption("--peers", default=",".join(PEERS), help="which peers to test against")
 
 

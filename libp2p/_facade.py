@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from multiaddr import Multiaddr
 
-from .abc import Host, Muxer, Peerstore, Resolver, SecurityFactory, Service, Transport, TransportFactory
+from .abc import Host, Muxer, Peerstore, Resolver, Routing, SecurityFactory, Service, Transport, TransportFactory
 from .crypto.keys import PrivateKey, generate
 from .host import HostConfig
 from .host import open_host as open_host_from_parts
@@ -47,6 +47,7 @@ def open_host(
     resolver: Resolver | None = None,
     gater: Gater | None = None,
     psk: PreSharedKey | None = None,
+    routing: Routing | None = None,
     config: HostConfig | None = None,
 ) -> AbstractAsyncContextManager[Host]:
     """Run a host while the ``async with`` block is open.
@@ -67,6 +68,8 @@ def open_host(
         resolver: by default the system's resolver, and dnspython for ``/dnsaddr``.
         gater: allows everything by default.
         psk: the key of the private network to be in; none: the public one.
+        routing: is asked where a peer is when a peer id is to be reached and no address of it works; for example the
+            :class:`~libp2p.protocols.kad.Kademlia` that is also among ``services``.
         config: timeouts and limits.
 
     Raises:
@@ -89,4 +92,5 @@ def open_host(
         gater=gater if gater is not None else Gater(),
         config=config if config is not None else HostConfig(),
         protector=psk,
+        routing=routing,
     )

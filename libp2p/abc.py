@@ -763,15 +763,27 @@ class Routing(Protocol):
     """Finding peers, providers and values."""
 
     async def find_peer(self, peer: PeerId) -> Sequence[Multiaddr]:
-        """Addresses of ``peer``; empty when nobody knows."""
+        """Addresses of ``peer``; empty when nobody knows. It may be connected when this returns."""
         ...
 
     async def provide(self, key: bytes) -> None:
-        """Announce that this host has ``key``."""
+        """Announce that this host has ``key``, now and again as long as it runs.
+
+        Raises:
+            ServiceError: nobody took the announcement.
+        """
         ...
 
-    def find_providers(self, key: bytes) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[PeerId]]:
-        """Providers of ``key`` as they are found."""
+    def find_providers(
+        self, key: bytes, *, count: int | None = None
+    ) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[PeerId]]:
+        """Providers of ``key`` as they are found, each once; their addresses are in the peerstore.
+
+        Leaving the block ends the search.
+
+        Args:
+            count: how many are enough.
+        """
         ...
 
     async def get_value(self, key: bytes) -> bytes:

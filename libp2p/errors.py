@@ -255,3 +255,42 @@ class StoreLocked(ServiceError):
 
     def __str__(self) -> str:
         return f"{self.path} is in use by another host; give each host its own file"
+
+
+class StoreError(ServiceError):
+    """Something is wrong with a store's file.
+
+    Attributes:
+        path: the file.
+        reason: what, in SQLite's words.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged, or is something else than a store of this kind. Move it away to start afresh."""
+
+
+class StoreUnwritable(StoreError):
+    """The file cannot be opened or written: a missing folder, no permission, a full or broken disk."""
+
+
+class StoreVersionMismatch(StoreError):
+    """The file was written by another version of this library.
+
+    Attributes:
+        found: the version of the file.
+        expected: the version this library reads and writes.
+    """
+
+    def __init__(self, path: str, found: int, expected: int) -> None:
+        super().__init__(path, f"schema version {found}, but this version of libp2p needs {expected}")
+        self.found = found
+        self.expected = expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -104,6 +104,15 @@ class Output:
                 yield
         else:
             yield
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[str], None]]:
+        """As :meth:`waiting`; what is shown is replaced by what the function is given."""
+        if self._err.is_terminal and not self.as_json:
+            with self._err.status(Text(clean(what), style=DIM), spinner="dots") as status:
+                yield lambda text: status.update(Text(clean(text), style=DIM))
+        else:
+            yield lambda _: None
 
     def draw_input(self, prompt: str, typed: str) -> None:
         """Show ``prompt`` and the end of ``typed`` on the line where the cursor is, and leave the cursor behind it."""

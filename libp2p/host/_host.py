@@ -10,10 +10,10 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Stream, StreamHandler, Target
+from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Routing, Stream, StreamHandler, Target
 from ..addressing import parse, split_peer, with_peer
 from ..crypto.keys import PrivateKey
-from ..errors import DecodeError, NoAddresses
+from ..errors import DecodeError, DialError, NoAddresses
 from ..events import Event, ListenAddrsChanged, ProtocolsChanged
 from ..peer_id import PeerId
 from ..swarm import Handler, Swarm
@@ -37,11 +37,18 @@ class RunningHost(Host):
     """A host while its ``async with`` block is open; see :class:`libp2p.abc.Host`."""
 
     def __init__(
-        self, *, key: PrivateKey, swarm: Swarm, handlers: dict[ProtocolId, Handler], containment: Containment
+        self,
+        *,
+        key: PrivateKey,
+        swarm: Swarm,
+        handlers: dict[ProtocolId, Handler],
+        containment: Containment,
+        routing: Routing | None = None,
     ) -> None:
         self._key = key
         self._swarm = swarm
         self._handlers = handlers
+        self._routing = routing
         self._observed = ObservedAddresses()
         self._interfaces = Interfaces()
         # What the addresses were made of the last time, and what came of it: every connection asks.
@@ -149,13 +156,25 @@ class RunningHost(Host):
 
     async def connect(self, target: Target, addrs: Iterable[Multiaddr | str] = ()) -> Connection:
         peer, own = _target(target)
-        return await self._swarm.connect(peer, [*own, *(parse(addr) for addr in addrs)])
+        given = [*own, *(parse(addr) for addr in addrs)]
+        if peer is None or given or self._routing is None:
+            return await self._swarm.connect(peer, given)
+        try:
+            return await self._swarm.connect(peer)
+        except DialError:
+            # No address is known, or those that were lead to it no more.
+            found = await self._routing.find_peer(peer)
+            if not found:
+                raise
+            return await self._swarm.connect(peer, found)
 
     async def open_stream(self, target: Target, *protocols: ProtocolId) -> Stream:
         peer, own = _target(target)
         if peer is None:
             connection = await self._swarm.connect(None, own)
             return await connection.open_stream(*protocols)
+        if self._routing is not None and not self._swarm.connections(peer):
+            await self.connect(peer, own)
         return await self._swarm.open_stream(peer, *protocols, addrs=own)
 
     async def disconnect(self, peer: PeerId) -> None:

@@ -19,6 +19,7 @@ from ..abc import (
     Protector,
     ProtocolId,
     Resolver,
+    Routing,
     SecurityFactory,
     Service,
     Transport,
@@ -47,6 +48,7 @@ async def open_host(
     gater: Gater,
     config: HostConfig,
     protector: Protector | None = None,
+    routing: Routing | None = None,
 ) -> AsyncIterator[RunningHost]:
     """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
     with closing(peerstore):
@@ -68,7 +70,7 @@ async def open_host(
             config=config.swarm,
             protector=protector,
         )
-        host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment)
+        host = RunningHost(key=key, swarm=swarm, handlers=handlers, containment=containment, routing=routing)
         async with _running(host, config, services, listen):
             yield host
             # Only after the block ended in order: nobody new while services and connections say goodbye.

@@ -4,9 +4,7 @@ Theory of operation. Everything is answered from memory. A change marks its peer
 whole and in batches of one transaction each, in a thread, half a second later. So a crash at any moment loses at most
 what changed since the last flush, and never leaves half a peer (case X11). At start the whole file is read.
 
-The file. WAL mode, in which a kill -9 leaves a consistent state. ``locking_mode=EXCLUSIVE``: the lock is held from
-opening to closing, by SQLite itself, so that it works on every platform, between processes and within one, and ends
-with the process however that ends. ``synchronous=NORMAL``: losing power may lose the last flushes, but no more.
+The file belongs to this process until it is closed (:mod:`libp2p._util.database`).
 
 Time. Memory counts in monotonic seconds, which mean nothing to the next process, so the file has wall-clock times: when
 a peer was saved, and when its addresses and record end. What is left of a life at start is never more than it was when
@@ -18,20 +16,19 @@ later is logged and counted, and tried again; a host without a disk is better th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from os import PathLike, fspath
 from typing import Any
 
 import trio
 
+from .._util.database import open_database, translated
 from ..addressing import parse
 from ..crypto.keys import unmarshal_public_key
-from ..errors import ServiceError, StoreLocked
+from ..errors import StoreError
 from ..peer_id import PeerId
 from ._entry import Entry, Held, PeerstoreConfig, Record
 from ._memory import MemoryPeerstore
@@ -61,45 +58,6 @@ _PeerRow = tuple[bytes, float, int, bytes | None, str, str, bytes | None, bytes 
 _AddrRow = tuple[bytes, bytes, float, int]
 _Rows = list[tuple[bytes, _PeerRow | None, list[_AddrRow]]]
 """Peer, its row (None: it is gone), and the rows of its addresses."""
-
-
-class StoreError(ServiceError):
-    """Something is wrong with a store's file.
-
-    Attributes:
-        path: the file.
-        reason: what, in SQLite's words.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-class StoreCorrupt(StoreError):
-    """The file is damaged, or is something else than a peerstore. Move it away to start afresh."""
-
-
-class StoreUnwritable(StoreError):
-    """The file cannot be opened or written: a missing folder, no permission, a full or broken disk."""
-
-
-class StoreVersionMismatch(StoreError):
-    """The file was written by another version of this library.
-
-    Attributes:
-        found: the version of the file.
-        expected: the version this library reads and writes.
-    """
-
-    def __init__(self, path: str, found: int, expected: int) -> None:
-        super().__init__(path, f"schema version {found}, but this version of libp2p needs {expected}")
-        self.found = found
-        self.expected = expected
 
 
 class SqlitePeerstore(MemoryPeerstore):
@@ -149,10 +107,9 @@ class SqlitePeerstore(MemoryPeerstore):
         self._stored: set[PeerId] = set()
         self._wake = trio.Event()
         self._closed = False
-        with self._translated():
-            self._db = _connect(self._path)
+        with translated(self._path):
+            self._db = open_database(self._path, schema=_SCHEMA, application_id=_APPLICATION_ID, version=SCHEMA_VERSION)
             try:
-                _prepare(self._db, self._path)
                 self._load()
             except BaseException:
                 self._db.close()
@@ -266,7 +223,7 @@ class SqlitePeerstore(MemoryPeerstore):
 
     def _write(self, rows: _Rows) -> None:
         """One transaction. Runs in a thread, and touches nothing but its argument and the file."""
-        with self._translated():
+        with translated(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 for peer, row, addrs in rows:
@@ -329,53 +286,3 @@ class SqlitePeerstore(MemoryPeerstore):
             # Its signature was checked when it came in; who can change this file can do worse.
             entry.record = Record(bytes(envelope), int.from_bytes(seq, "big"), ends(record_expires))
         return entry
-
-    # --- errors -------------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as exc:
-            code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise StoreLocked(self._path) from exc
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-                raise StoreCorrupt(self._path, str(exc)) from exc
-            raise StoreUnwritable(self._path, str(exc)) from exc
-        except UnicodeDecodeError as exc:  # a message of SQLite that quotes a damaged file
-            raise StoreCorrupt(self._path, "the schema is damaged") from exc
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    # No timeout: who holds the lock holds it for its life. No implicit transactions. The thread that writes is never
-    # the one that opened, but there is only ever one at a time.
-    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    db.text_factory = bytes  # JSON is decoded with the row it is in; text that is no UTF-8 must cost only that row
-    return db
-
-
-def _prepare(db: sqlite3.Connection, path: str) -> None:
-    """Take the lock, and make or check the schema."""
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA journal_size_limit = 4194304")
-    db.execute("BEGIN IMMEDIATE")  # takes the lock, which is then kept
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if empty and not version and not application:
-        for statement in _SCHEMA.split(";\n"):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    elif application != _APPLICATION_ID:
-        raise StoreCorrupt(path, "a database of another program")
-    elif version != SCHEMA_VERSION:
-        raise StoreVersionMismatch(path, version, SCHEMA_VERSION)
-    db.execute("COMMIT")
-    # Costs a tenth of the reading that follows, and finds pages that are missing, which SQLite takes for zeros.
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != b"ok":
-        raise StoreCorrupt(path, found.decode("utf-8", "replace"))

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import trio
 from trio.abc import Stream as ByteStream
 
-from ..abc import Connection, Muxer, Protector, Resolver, SecurityFactory, Service
+from ..abc import Connection, Muxer, Protector, Resolver, Routing, SecurityFactory, Service
 from ..crypto.keys import PrivateKey
 from ..events import PeerConnected
 from ..host import HostConfig, RunningHost, open_host
@@ -93,6 +93,7 @@ async def open_memory_host(
     config: HostConfig | None = None,
     strict: bool = True,
     psk: Protector | None = None,
+    routing: Routing | None = None,
     wrap: Callable[[ByteStream], ByteStream] | None = None,
 ) -> AsyncIterator[RunningHost]:
     """Run one host on ``network``; see :func:`memory_network` for most arguments.
@@ -106,6 +107,7 @@ async def open_memory_host(
         resolver: for names in addresses; the system's by default.
         strict: raise what containment would contain.
         psk: the key of the private network it is in; none by default.
+        routing: is asked where peers are.
         wrap: put around every raw stream of this host; see :mod:`libp2p.testing.flaky`.
     """
     transport = Memory(network, name, ip=ip)
@@ -123,6 +125,7 @@ async def open_memory_host(
         gater=gater or Gater(),
         config=replace(config or HostConfig(), strict=strict),
         protector=psk,
+        routing=routing,
     ) as host:
         yield host
     if used := {name: count for name, count in host.swarm.scopes.usage().items() if count}:

@@ -18,16 +18,18 @@ import trio
 import libp2p
 from libp2p.addressing import parse
 from libp2p.crypto.keys import KeyType, generate
-from libp2p.errors import Libp2pError, ServiceError, StoreLocked
-from libp2p.peer_id import PeerId
-from libp2p.peerstore import PeerstoreConfig
-from libp2p.peerstore.sqlite import (
-    SqlitePeerstore,
+from libp2p.errors import (
+    Libp2pError,
+    ServiceError,
     StoreCorrupt,
     StoreError,
+    StoreLocked,
     StoreUnwritable,
     StoreVersionMismatch,
 )
+from libp2p.peer_id import PeerId
+from libp2p.peerstore import PeerstoreConfig
+from libp2p.peerstore.sqlite import SqlitePeerstore
 from libp2p.records.peer_record import PeerRecord
 
 KEY = generate()

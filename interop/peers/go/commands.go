@@ -41,6 +41,7 @@ type request struct {
 	Partial  bool        `json:"partial"`
 	Group    []byte      `json:"group"`
 	Data     []byte      `json:"data"` // encoding/json turns base64 into bytes
+	Key      []byte      `json:"key"`
 }
 
 // peerID decodes at once, so that a bad id fails before a command begins.
@@ -97,6 +98,9 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 		return nil, n.host.Network().ClosePeer(req.Peer.ID)
 	case "subscribe", "unsubscribe", "publish", "publish_partial", "topic_peers":
 		return n.executePubSub(ctx, req)
+	case "dht_table", "dht_find_peer", "dht_closest", "dht_put", "dht_get", "dht_provide", "dht_find_providers",
+		"dht_put_pk", "dht_put_ipns":
+		return n.executeDHT(ctx, req)
 	default:
 		return nil, fmt.Errorf("unknown command %q", req.Cmd)
 	}

@@ -44,6 +44,8 @@ type features struct {
 	Muxers      []string          `json:"muxers"`
 	KeyTypes    []string          `json:"key_types"`
 	PubSub      []string          `json:"pubsub"`
+	DHT         []string          `json:"dht"`
+	Namespaces  []string          `json:"dht_namespaces"`
 	PSK         bool              `json:"psk"`
 	Signatures  []string          `json:"signatures"`
 	MessageIDs  []string          `json:"message_ids"`
@@ -60,6 +62,8 @@ func supported() features {
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "randomsub", "none"},
+		DHT:         []string{"server", "client", "none"},
+		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "sha256"},
@@ -91,6 +95,7 @@ type options struct {
 	// Of pubsub: whether messages are signed, and what tells them apart.
 	signatures string
 	messageID  string
+	dht        string
 	listen     []ma.Multiaddr
 	psk        pnet.PSK // nil in the public network
 	features   bool
@@ -111,6 +116,7 @@ func parseFlags(known features) (options, error) {
 	flag.StringVar(&opts.pubsub, "pubsub", "floodsub", "publish/subscribe router")
 	flag.StringVar(&opts.signatures, "signatures", "strict", "signature policy of pubsub")
 	flag.StringVar(&opts.messageID, "message-id", "default", "what tells messages of pubsub apart")
+	flag.StringVar(&opts.dht, "dht", "none", "role in the Kademlia DHT")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -139,6 +145,7 @@ func parseFlags(known features) (options, error) {
 		{"pubsub", opts.pubsub, known.PubSub},
 		{"signatures", opts.signatures, known.Signatures},
 		{"message-id", opts.messageID, known.MessageIDs},
+		{"dht", opts.dht, known.DHT},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p"
+	kad "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -60,6 +61,7 @@ type node struct {
 	out        *lineWriter
 	identified *identifyLog
 	topics     *topics        // nil with --pubsub none
+	dht        *kad.IpfsDHT   // nil with --dht none
 	running    sync.WaitGroup // commands not yet answered
 
 	sinkGate *gate
@@ -119,6 +121,11 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	if opts.pubsub != "none" {
 		if n.topics, err = newTopics(ctx, h, opts, out); err != nil {
 			return nil, fmt.Errorf("%s: %w", opts.pubsub, err)
+		}
+	}
+	if opts.dht != "none" {
+		if n.dht, err = newDHT(h, opts.dht); err != nil {
+			return nil, fmt.Errorf("dht: %w", err)
 		}
 	}
 	// One at a time, as Listen with several is content when one succeeds.

@@ -8,6 +8,7 @@ const OPTIONS = {
   muxer: { type: 'string', default: 'yamux' },
   'key-type': { type: 'string', default: 'ed25519' },
   pubsub: { type: 'string', default: 'floodsub' },
+  dht: { type: 'string', default: 'none' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
   authority: { type: 'string' },
@@ -27,7 +28,8 @@ const ALLOWED = {
   security: FEATURES.securities,
   muxer: FEATURES.muxers,
   'key-type': FEATURES.key_types,
-  pubsub: [...FEATURES.pubsub, 'none']
+  pubsub: [...FEATURES.pubsub, 'none'],
+  dht: [...FEATURES.dht, 'none']
 }
 
 /** Reads the command line; throws with a reason when a flag or its value is not known. */
@@ -53,6 +55,7 @@ export function readArgs (argv) {
     muxer: values.muxer,
     keyType: values['key-type'],
     pubsub: values.pubsub,
+    dht: values.dht,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features

@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { STREAM_LIMITS } from './host.mjs'
+import { dhtCommands } from './kad.mjs'
 import { pattern } from './pattern.mjs'
 import { connectMany, PERF, perf, ping } from './perf.mjs'
 import { DIGEST, ECHO, MARK_LENGTH, RESET, SINK, WATCH } from './protocols.mjs'
@@ -36,6 +37,8 @@ export class Commands {
 
       return { peer_id: connection.remotePeer.toString() }
     },
+
+    ...dhtCommands(() => this.#host),
 
     ping: async ({ peer, count }) => ({ rtts_ms: await ping(this.#connection(peer), count) }),
 

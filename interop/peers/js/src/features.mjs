@@ -11,6 +11,8 @@ export const FEATURES = {
   muxers: ['yamux', 'mplex'],
   key_types: ['ed25519', 'secp256k1', 'rsa'],
   pubsub: ['floodsub', 'gossipsub'],
+  dht: ['server', 'client'],
+  dht_namespaces: ['pk', 'test'],
   psk: true,
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',

@@ -15,6 +15,7 @@ import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { dhtService } from './kad.mjs'
 import { MAX_UNREAD } from './streams.mjs'
 
 /** High enough to be out of the way of every suite. */
@@ -75,7 +76,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
-  transport, certificate, authority, security, muxer, keyType, pubsub, listen, psk
+  transport, certificate, authority, security, muxer, keyType, pubsub, dht, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -97,7 +98,8 @@ export async function createHost ({
       identifyPush: identifyPush(),
       // One of ours may still be closing when the next is opened.
       ping: ping({ maxOutboundStreams: 8 }),
-      ...PUBSUBS[pubsub]()
+      ...PUBSUBS[pubsub](),
+      ...dhtService(dht)
     }
   })
 }

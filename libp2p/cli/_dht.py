@@ -1,0 +1,370 @@
+"""``libp2p dht``: look around in a Kademlia DHT, and store in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from ..abc import Host
+from ..errors import DecodeError, Libp2pError
+from ..peer_id import PeerId
+from ..protocols.kad import KAD, AnyValue, KadConfig, Kademlia, LookupStep, Mode, public_validators
+from ..protocols.kad.lookup import common_prefix, point_of
+from ..wire import multihash, varint
+from ._errors import Failure
+from ._node import Node, announce, run
+from ._options import Json, KeyFile, Listen, PskFile, Timeout, Verbose, check_addrs
+from ._output import DIM, GOOD, Output
+
+app = typer.Typer(help="Find peers, providers and values in a DHT.", no_args_is_help=True)
+
+Peer = Annotated[str, typer.Argument(metavar="PEER", help="The peer id.", show_default=False)]
+Content = Annotated[
+    str, typer.Argument(metavar="KEY", help="What it is about: a CID, or text of up to 80 bytes.", show_default=False)
+]
+Key = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="/NAMESPACE/NAME; /pk/PEER and /ipns/PEER with a peer id.", show_default=False),
+]
+Value = Annotated[
+    str | None, typer.Argument(metavar="VALUE", help="The value; by default standard input.", show_default=False)
+]
+Bootstrap = Annotated[
+    list[str],
+    typer.Option(
+        "--bootstrap",
+        "-b",
+        metavar="ADDR",
+        callback=check_addrs,
+        help="Begin with the server at ADDR, which ends in /p2p/…; may be repeated.",
+        show_default=False,
+    ),
+]
+Protocol = Annotated[str, typer.Option("--protocol", metavar="ID", help="Which network.")]
+Namespaces = Annotated[
+    list[str] | None,
+    typer.Option("--namespace", metavar="NAME", help="Take any value of this namespace, too; may be repeated."),
+]
+Count = Annotated[int, typer.Option("--count", min=1, help="End after so many.")]
+
+
+@dataclass(frozen=True)
+class _Dht:
+    """What the options say about our part in the network."""
+
+    node: Node
+    out: Output
+    bootstrap: Sequence[str]
+    protocol: str
+    namespaces: Sequence[str] = ()
+
+    @asynccontextmanager
+    async def joined(self, what: str) -> AsyncIterator[tuple[Host, Kademlia]]:
+        """Be in the network while the block is open; steps of lookups are shown, or told with -v."""
+        validators = {**public_validators(), **{name: AnyValue() for name in self.namespaces}}
+        config = KadConfig(protocol=self.protocol, mode=Mode.CLIENT, validators=validators)
+        kad = Kademlia(config, bootstrap=self.bootstrap)
+        async with self.node.running(kad) as host:
+            await self._connect(host)
+            async with trio.open_nursery() as nursery:
+                with self.out.progress(what) as show:
+                    nursery.start_soon(self._watch, host, what, show)
+                    yield host, kad
+                nursery.cancel_scope.cancel()
+
+    async def _connect(self, host: Host) -> None:
+        failures: list[Libp2pError] = []
+        for addr in self.bootstrap:
+            try:
+                await host.connect(addr)
+            except Libp2pError as exc:
+                failures.append(exc)
+        if len(failures) == len(self.bootstrap):
+            raise failures[0]
+
+    async def _watch(self, host: Host, what: str, show: Callable[[str], None]) -> None:
+        answered = nearest = 0
+        with host.subscribe(LookupStep) as steps:
+            async for step in steps:
+                if step.step.value == "answered":
+                    answered += 1
+                    nearest = max(nearest, step.prefix)
+                show(f"{what}: {step.asked} asked, {answered} answered, within {nearest} bits")
+                if self.out.verbose:
+                    record = {
+                        "event": step.step.value,
+                        "peer": str(step.peer),
+                        "prefix": step.prefix,
+                        "closer": step.closer,
+                    }
+                    self.out.result(record, (f"{step.step.value:<9}", DIM), f"{step.peer} ", (f"{step.prefix}", DIM))
+
+
+def _options(
+    command: Callable[[_Dht], Awaitable[None]],
+    bootstrap: Sequence[str],
+    protocol: str,
+    key: Path | None,
+    timeout: float,
+    psk: Path | None,
+    as_json: bool,
+    verbose: int,
+    namespaces: Sequence[str] | None = None,
+    listen: Sequence[str] | None = None,
+) -> None:
+    out = Output(as_json=as_json, verbose=verbose)
+    node = Node(key=key, listen=listen or (), timeout=timeout, psk=psk)
+    run(partial(command, _Dht(node, out, bootstrap, protocol, namespaces or ())), out)
+
+
+@app.command("find-peer")
+def find_peer(
+    peer: Peer,
+    bootstrap: Bootstrap,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Print the addresses of PEER."""
+
+    async def command(dht: _Dht) -> None:
+        wanted = _peer_id(peer)
+        async with dht.joined(f"looking for {peer}") as (host, kad):
+            addrs = await kad.find_peer(wanted)
+            if not addrs:
+                raise Failure(f"nobody knows {peer}")
+            record = {"peer": peer, "addrs": [str(addr) for addr in addrs], "reached": bool(host.connections(wanted))}
+            dht.out.listing(record, [str(addr) for addr in addrs])
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+
+
+@app.command("find-providers")
+def find_providers(
+    content: Content,
+    bootstrap: Bootstrap,
+    count: Count = 20,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Print peers that provide KEY, as they are found."""
+
+    async def command(dht: _Dht) -> None:
+        found = False
+        async with (
+            dht.joined(f"looking for {content}") as (host, kad),
+            kad.find_providers(_content_key(content), count=count) as providers,
+        ):
+            async for peer in providers:
+                found = True
+                addrs = [str(addr) for addr in host.peerstore.addrs(peer)]
+                dht.out.result({"peer": str(peer), "addrs": addrs}, str(peer), (f"  {' '.join(addrs)}", DIM))
+        if not found:
+            raise Failure(f"nobody provides {content}")
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+
+
+@app.command()
+def provide(
+    content: Content,
+    bootstrap: Bootstrap,
+    listen: Listen = None,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Announce that this node has KEY, and stay until interrupted, announcing it again in time."""
+    if not listen:
+        raise typer.BadParameter("somebody has to be able to call: give an address to --listen on")
+
+    async def command(dht: _Dht) -> None:
+        async with dht.joined(f"announcing {content}") as (host, kad):
+            announce(host, dht.out)
+            await kad.provide(_content_key(content))
+            record = {"event": "provided", "key": content, "peer": str(host.local_peer)}
+            dht.out.result(record, ("provides ", GOOD), content)
+            await trio.sleep_forever()
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose, listen=listen)
+
+
+@app.command()
+def put(
+    name: Key,
+    bootstrap: Bootstrap,
+    value: Value = None,
+    namespaces: Namespaces = None,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Store VALUE under KEY."""
+
+    async def command(dht: _Dht) -> None:
+        data = sys.stdin.buffer.read() if value is None else value.encode()
+        async with dht.joined(f"storing {name}") as (_, kad):
+            await kad.put_value(_value_key(name), data)
+            dht.out.result({"key": name, "bytes": len(data)}, ("stored ", GOOD), f"{len(data)} bytes under {name}")
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose, namespaces)
+
+
+@app.command()
+def get(
+    name: Key,
+    bootstrap: Bootstrap,
+    namespaces: Namespaces = None,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Print the best value under KEY; as JSON in hexadecimal."""
+
+    async def command(dht: _Dht) -> None:
+        async with dht.joined(f"looking for {name}") as (_, kad):
+            value = await kad.get_value(_value_key(name))
+        dht.out.result({"key": name, "value": value.hex()}, value.decode(errors="backslashreplace"))
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose, namespaces)
+
+
+@app.command()
+def closest(
+    content: Content,
+    bootstrap: Bootstrap,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Print the servers nearest to KEY, nearest first, and how many bits they share with it."""
+
+    async def command(dht: _Dht) -> None:
+        wanted = _content_key(content)
+        async with dht.joined(f"looking for {content}") as (_, kad):
+            for peer in await kad.closest_peers(wanted):
+                prefix = common_prefix(point_of(bytes(peer)), point_of(wanted))
+                dht.out.result({"peer": str(peer), "prefix": prefix}, f"{peer} ", (f"{prefix}", DIM))
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+
+
+@app.command()
+def table(
+    bootstrap: Bootstrap,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Join, look up this node, and print the routing table that comes of it: farthest bucket first."""
+
+    async def command(dht: _Dht) -> None:
+        async with dht.joined("filling the table") as (_, kad):
+            await kad.refresh()
+            for entry in sorted(kad.table, key=lambda entry: -(entry.point ^ kad.table.point)):
+                bucket = common_prefix(entry.point, kad.table.point)
+                dht.out.result({"peer": str(entry.peer), "bucket": bucket}, (f"{bucket:>3} ", DIM), str(entry.peer))
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+
+
+@app.command()
+def crawl(
+    bootstrap: Bootstrap,
+    count: Count = 1000,
+    protocol: Protocol = KAD,
+    key: KeyFile = None,
+    timeout: Timeout = 15.0,
+    psk: PskFile = None,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Ask every server for its neighbours, and theirs, until --count are known, and print who answers."""
+
+    async def command(dht: _Dht) -> None:
+        async with dht.joined("crawling") as (_, kad):
+            waiting = [_peer_id(addr.rpartition("/")[2]) for addr in dht.bootstrap]
+            known = dict.fromkeys(waiting)
+            while waiting:
+                peer = waiting.pop()
+                found = await _neighbours(kad, peer)
+                answers = found is not None
+                record = {"peer": str(peer), "answers": answers, "known": len(known)}
+                dht.out.result(record, f"{peer} ", ("answers", GOOD) if answers else ("does not answer", DIM))
+                for each in found or ():
+                    if each not in known and len(known) < count:
+                        known[each] = None
+                        waiting.append(each)
+
+    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+
+
+async def _neighbours(kad: Kademlia, peer: PeerId) -> list[PeerId] | None:
+    """Whom ``peer`` knows near itself and in far corners; None when it does not answer."""
+    found: dict[PeerId, None] = {}
+    for key in (bytes(peer), *(b"corner %d" % number for number in range(8))):
+        try:
+            found.update(dict.fromkeys(await kad.ask_peer(peer, key)))
+        except (Libp2pError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return None
+    return list(found)
+
+
+def _peer_id(text: str) -> PeerId:
+    try:
+        return PeerId.parse(text)
+    except DecodeError as exc:
+        raise Failure(f"{text!r} is no peer id: {exc}") from exc
+
+
+def _value_key(text: str) -> bytes:
+    """The key of a value: peer ids behind the two public namespaces are binary."""
+    for namespace in ("/pk/", "/ipns/"):
+        if text.startswith(namespace):
+            return namespace.encode() + bytes(_peer_id(text.removeprefix(namespace)))
+    return text.encode()
+
+
+def _content_key(text: str) -> bytes:
+    """The key of content: the multihash in a CID, a peer id, or the text itself."""
+    try:
+        if text.startswith("Qm") and len(text) == 46:
+            return multihash.decode_base58(text)
+        if len(text) > 40 and text[0] in "bkzf":
+            data = multihash.decode_multibase(text)
+            version, offset = varint.decode(data)
+            if version == 1:
+                return data[varint.decode(data, offset)[1] :]
+    except DecodeError:
+        pass  # then it is text
+    return text.encode()

@@ -1,0 +1,73 @@
+"""``libp2p dht``: against servers that run in this process's place, in another one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.program import Program, result_of
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+pytestmark = [pytest.mark.real_clock("runs the real command in processes of its own"), pytest.mark.limit(240)]
+
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+SERVERS = Path(__file__).with_name("_dht_servers.py")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[str]]:
+    """The addresses of three servers that know each other."""
+    with Program(argv=[sys.executable, str(SERVERS)]) as running:
+        yield [running.out.until(r"/ip4/\S+").group() for _ in range(3)]
+
+
+def peer(addr: str) -> str:
+    return addr.rpartition("/")[2]
+
+
+def test_values(servers: list[str]) -> None:
+    stored = result_of("dht", "put", "/test/motto", "hello", "-b", servers[0], "--namespace", "test", "--json")
+    assert stored.record == {"key": "/test/motto", "bytes": 5}
+    result = result_of("dht", "get", "/test/motto", "-b", servers[1], "--namespace", "test")
+    assert (result.status, result.out) == (0, ["hello"])
+    refused = result_of("dht", "get", "/other/motto", "-b", servers[1], "--json")
+    assert refused.status == 1
+    assert refused.records[-1]["error"]["type"] == "InvalidRecord"
+
+
+def test_peers(servers: list[str]) -> None:
+    found = result_of("dht", "find-peer", peer(servers[2]), "-b", servers[0], "--json").record
+    assert found["addrs"] == [servers[2].rpartition("/p2p/")[0]]
+    assert found["reached"] is True
+    closest = result_of("dht", "closest", "anything", "-b", servers[0], "--json").records
+    assert {record["peer"] for record in closest} == {peer(addr) for addr in servers}
+    table = result_of("dht", "table", "-b", servers[0], "--json").records
+    assert {record["peer"] for record in table} == {peer(addr) for addr in servers}
+    crawled = result_of("dht", "crawl", "-b", servers[0], "--json").records
+    assert {record["peer"] for record in crawled if record["answers"]} == {peer(addr) for addr in servers}
+
+
+def test_providers(servers: list[str]) -> None:
+    cid = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+    with Program("dht", "provide", cid, "-b", servers[0], "--listen", LOOPBACK, "--json") as provider:
+        provided = provider.event("provided")
+        found = result_of("dht", "find-providers", cid, "-b", servers[1], "--count", "1", "--json", "-v")
+        steps = [record for record in found.records if "event" in record]
+        assert steps[0]["event"] == "asked"
+        assert [record["peer"] for record in found.records if "event" not in record] == [provided["peer"]]
+        assert provider.interrupt() == 130
+    nobody = result_of("dht", "find-providers", "something else", "-b", servers[1])
+    assert nobody.status == 1
+    assert "nobody provides" in nobody.err
+    assert result_of("dht", "provide", cid, "-b", servers[0]).status == 2
+
+
+def test_nobody_to_begin_with() -> None:
+    nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+    result = result_of("dht", "closest", "x", "-b", nobody)
+    assert result.status == 1
+    assert "could not connect" in result.err

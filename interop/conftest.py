@@ -34,7 +34,6 @@ def get_features(config: pytest.Config) -> dict[str, Features | None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quic", action="store_true", help="also over QUIC, which now and then still hangs")
     parser.addoption("--kad-nodes", type=int, default=8, help="how many nodes the DHT has")
     parser.addoption("--peers", default=",".join(PEERS), help="which peers to test against")
 
@@ -79,16 +78,6 @@ def cells(config: pytest.Config, kind: str, values: Sequence[str], stacks: Itera
                     marks = [pytest.mark.skip(reason=reason)]
                 found_cells.append(pytest.param((name, muxer, value), id=f"{name}-{muxer}-{value}", marks=marks))
     return found_cells
-
-
-QUIC_LEFT_OUT = "unsupported by suite: quic-v1: it now and then waits for ever for go; --quic runs it"
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is known not to be reliable yet, and say so."""
-    for item in items:
-        if "quic-v1" in item.name and not config.getoption("--quic"):
-            item.add_marker(pytest.mark.skip(reason=QUIC_LEFT_OUT))
 
 
 @pytest.hookimpl(wrapper=True)

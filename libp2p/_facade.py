@@ -21,6 +21,7 @@ from .security.tls import Tls
 from .security.tls import installed as tls_installed
 from .swarm import Gater
 from .transports.dns import DnsResolver
+from .transports.quic import Quic
 from .transports.tcp import Tcp
 from .transports.websocket import WebSocket
 
@@ -33,6 +34,11 @@ def default_services() -> list[Service]:
 def default_security() -> list[SecurityFactory]:
     """What proves identities: Noise, and TLS where the extra ``tls`` is installed."""
     return [Noise, Tls] if tls_installed() else [Noise]
+
+
+def _default_transports(psk: PreSharedKey | None) -> list[Transport | TransportFactory]:
+    """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of."""
+    return [Tcp(), WebSocket()] if psk is not None else [Quic, Tcp(), WebSocket()]
 
 
 def open_host(
@@ -58,9 +64,9 @@ def open_host(
         listen: addresses to listen on, for example ``/ip4/0.0.0.0/tcp/4001``; port 0 takes a free one. None: dial only.
         key: the identity; by default a new Ed25519 key. :func:`libp2p.crypto.key_file.load_or_create` keeps one.
         services: run besides :func:`default_services`; a service of a default's class takes its place.
-        transports: by default TCP and WebSocket; to listen with TLS, a ``WebSocket`` with a certificate. Those that
-            prove identities themselves, as :class:`libp2p.transports.quic.Quic`, are given as their class: the host
-            makes them with its key.
+        transports: by default QUIC (for which the extra ``quic`` is needed; not with ``psk``), TCP and WebSocket; to
+            listen with TLS, a ``WebSocket`` with a certificate. Those that prove identities themselves, as
+            :class:`libp2p.transports.quic.Quic`, are given as their class: the host makes them with its key.
         security: best first; by default :func:`default_security`. :class:`libp2p.security.plaintext.Plaintext` must be
             asked for.
         muxers: best first; by default yamux.
@@ -84,7 +90,7 @@ def open_host(
         key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
-        transports=transports if transports is not None else [Tcp(), WebSocket()],
+        transports=transports if transports is not None else _default_transports(psk),
         security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 FLUSH_AT_ONCE = 16 * 1024
 """Payloads of this size are sent before their owner runs again."""
+KEPT_BACK = 1024
+"""But this much of them: the end of the stream, if that follows, has to wait when there is nothing to send it with."""
 
 
 class QuicConnection(SecureMuxedConnection):
@@ -139,6 +141,8 @@ class QuicConnection(SecureMuxedConnection):
 
     def advance(self) -> None:
         """Act on what has happened, and send what follows from it."""
+        if self.machine.engine.repeats:
+            self._endpoint.transmit(self)
         if not self._ready.is_set() or self._started or self._end is not None:
             self._dispatch(self.machine.events(trio.current_time()))
         self.flush()
@@ -249,11 +253,14 @@ class QuicConnection(SecureMuxedConnection):
 
     def send(self, stream: MachineStream, data: Buffer) -> None:
         """Queue ``data`` and get it on its way."""
-        self.machine.send_data(stream.id, data)
         if len(data) < FLUSH_AT_ONCE:
-            self.flush_later()
+            self.machine.send_data(stream.id, data)
         else:
+            view = memoryview(data)
+            self.machine.send_data(stream.id, view[:-KEPT_BACK])
             self.flush()
+            self.machine.send_data(stream.id, view[-KEPT_BACK:])
+        self.flush_later()
 
     def send_now(self, stream: MachineStream, data: bytes) -> None:
         """Queue a few bytes and send them. For negotiations."""

@@ -23,7 +23,7 @@ from multiaddr import Multiaddr
 from ..._util.contain import capture
 from ...abc import Direction
 from ...addressing import ip_addr
-from ...errors import PeerIdMismatch, SecurityError, TransportError
+from ...errors import ConnectionClosed, PeerIdMismatch, SecurityError, TransportError
 from ...peer_id import PeerId
 from ._admission import Admission, Answer, Begin
 from ._connection import QuicConnection
@@ -340,7 +340,7 @@ class Endpoint:
             return
         try:
             problem = self._send(connection.machine.transmit(trio.current_time()))
-        except OSError as exc:
+        except (OSError, ConnectionClosed) as exc:
             connection.fail(exc)
             return
         if problem is not None and not connection.is_ready:

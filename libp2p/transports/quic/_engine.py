@@ -37,8 +37,9 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from ...abc import Buffer
 from ...crypto.keys import PublicKey
-from ...errors import SecurityError
+from ...errors import ConnectionClosed, SecurityError
 from ...peer_id import PeerId
+from ._ends import LateEnds
 from ._packets import CID_SIZE, VERSION_1, PacketKind, read_header, read_retry
 from ._tls import MutualContext, Outside, TlsIdentity
 
@@ -218,6 +219,7 @@ class Engine:
             ACK_DELAY,
             now,
         )
+        self._ends = LateEnds(self._core)
         self._context = MutualContext(
             self._identity, is_client=self.is_client, expected=self._expected, outside=self._outside
         )
@@ -336,7 +338,25 @@ class Engine:
     # --- outputs
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        """What is to be sent now, and where to, as far as congestion control lets it go."""
+        """What is to be sent now, and where to, as far as congestion control lets it go.
+
+        Raises:
+            ConnectionClosed: the engine failed, and the connection with it; the peer is told by the next call.
+        """
+        found = self._poll(now)
+        if self._ends:
+            for stream_id in self._ends.due(now):
+                self._send(stream_id, b"", True)
+            found += self._poll(now)
+        return found
+
+    @property
+    def repeats(self) -> bool:
+        """Whether something was sent again on this connection. From then on :meth:`transmit` before taking events: the
+        engine fails when it has prepared a repetition for a stream that an event then ends (qh3 2.1.0)."""
+        return self._core.loss_total > 0 or self._core.pto_total > 0
+
+    def _poll(self, now: float) -> list[tuple[bytes, Address]]:
         found: list[tuple[bytes, Address]] = []
         poll = self._core.poll_transmit
         try:
@@ -344,6 +364,10 @@ class Engine:
                 found.append(transmit[:2])
         except RuntimeError:
             pass  # what an unproved address may still be sent has no room for a packet: more comes when it has spoken
+        except ValueError as exc:
+            # See ``repeats``, which makes it rare. What was to be sent beside the repetition is lost for good.
+            self._core.close(QuicErrorCode.INTERNAL_ERROR, 0, b"")
+            raise ConnectionClosed(f"the QUIC engine failed: {exc}", code=QuicErrorCode.INTERNAL_ERROR) from exc
         return found
 
     def next_event(self) -> Event | None:
@@ -352,9 +376,14 @@ class Engine:
             if self._pending:
                 return self._pending.pop(0)
             event: Event | None = self._core.next_event() if self.authenticated else None
-            if event is None or event[0] != "crypto_data":
+            if event is None:
+                return None
+            if event[0] == "crypto_data":
+                self._take_crypto(event)
+            elif event[0] == "handshake_done":
+                self._core.handshake_confirmed()
+            else:
                 return event
-            self._take_crypto(event)
 
     def _drain_core(self) -> None:
         """While there is no identity, the core speaks to TLS and about ends only; afterwards it is left to be asked."""
@@ -439,8 +468,27 @@ class Engine:
         stream_id: int = self._core.open_stream(False)
         return stream_id
 
-    def send(self, stream_id: int, data: Buffer, *, fin: bool = False) -> bool:
+    def send(self, stream_id: int, data: Buffer) -> bool:
         """Queue ``data``, which is copied. False when the stream takes none any more."""
+        return self._send(stream_id, data, False)
+
+    def finish(self, stream_id: int) -> None:
+        """End a stream after what was queued for it."""
+        if self.unsent(stream_id):
+            self._send(stream_id, b"", True)
+        else:
+            self._ends.add(stream_id)
+
+    def forget(self, stream_id: int) -> None:
+        """The peer wants no end of a stream any more, or the stream is gone."""
+        self._ends.discard(stream_id)
+
+    @property
+    def needs_calm(self) -> bool:
+        """Whether nothing should be queued for a while, so that streams can end."""
+        return self._ends.overdue
+
+    def _send(self, stream_id: int, data: Buffer, fin: bool) -> bool:
         try:
             self._core.send_stream(stream_id, data, fin)
         except (ValueError, RuntimeError):
@@ -454,6 +502,7 @@ class Engine:
 
     def reset(self, stream_id: int, code: int) -> None:
         """Send no more on a stream, and say so."""
+        self._ends.discard(stream_id)
         try:
             self._core.reset_stream(stream_id, code)
         except (ValueError, RuntimeError):

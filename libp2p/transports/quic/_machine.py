@@ -341,6 +341,7 @@ class QuicMachine:
 
     def _on_stop(self, stream_id: int, code: int, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
+        self.engine.forget(stream_id)
         if state is not None and state.writing:
             # The engine has answered with a reset of what was not sent.
             state.writing = False
@@ -349,6 +350,7 @@ class QuicMachine:
 
     def _drop(self, stream_id: int) -> None:
         """The engine has forgotten the stream. What is unread of it stays counted until it is read."""
+        self.engine.forget(stream_id)
         state = self._streams.get(stream_id)
         if state is not None:
             state.writing = False
@@ -380,8 +382,8 @@ class QuicMachine:
 
     @property
     def congested(self) -> bool:
-        """Whether so much waits to be sent that nobody should add to it."""
-        return sum(self._queued.values()) >= CONNECTION_SEND_BUFFER
+        """Whether so much waits to be sent, or something for so long, that nobody should add to it."""
+        return sum(self._queued.values()) >= CONNECTION_SEND_BUFFER or self.engine.needs_calm
 
     def send_data(self, stream_id: int, data: Buffer) -> None:
         """Queue ``data``, which is copied."""
@@ -394,7 +396,7 @@ class QuicMachine:
         state = self._streams.get(stream_id)
         if state is not None and state.writing:
             state.writing = False
-            self.engine.send(stream_id, b"", fin=True)
+            self.engine.finish(stream_id)
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream in both directions."""

@@ -90,8 +90,8 @@ class QuicListener(Listener):
         await trio.lowlevel.checkpoint()
 
 
-class Quic(Transport):
-    """QUIC for one host.
+class QuicTransport(Transport):
+    """QUIC for one host, with its engine loaded.
 
     Args:
         key: the host's identity key; it vouches for a certificate that is made anew for each transport.

@@ -14,9 +14,9 @@ import trio
 from libp2p.abc import Direction
 from libp2p.addressing import parse
 from libp2p.crypto.keys import KeyType, PrivateKey, generate
-from libp2p.transports.quic import Quic, QuicListener
 from libp2p.transports.quic._connection import QuicConnection
 from libp2p.transports.quic._engine import Address, EngineConfig
+from libp2p.transports.quic._transport import QuicListener, QuicTransport
 
 Filter = Callable[[bytes, Address, Address], "bytes | None"]
 """Gets a datagram, where it comes from and where it goes; gives what arrives, None for nothing."""
@@ -119,7 +119,7 @@ class Node:
     """A transport on the network, and its key."""
 
     key: PrivateKey
-    transport: Quic
+    transport: QuicTransport
 
 
 @dataclass
@@ -131,7 +131,7 @@ class Net:
 
     async def node(self, *, config: EngineConfig | None = None) -> Node:
         key = generate(ED25519)
-        transport = Quic(key, config=config, open_socket=self.udp.open)
+        transport = QuicTransport(key, config=config, open_socket=self.udp.open)
         await self.nursery.start(transport.run)
         return Node(key, transport)
 

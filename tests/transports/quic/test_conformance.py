@@ -13,6 +13,7 @@ from libp2p.errors import ConnectionClosed
 from libp2p.testing.conformance import ConnectionConformance, ConnectionPair, TransportConformance
 from libp2p.transports.quic import Quic
 from libp2p.transports.quic._connection import QuicConnection
+from libp2p.transports.quic._transport import QuicTransport
 from tests.transports.quic.net import connect, open_net
 
 
@@ -62,3 +63,6 @@ class TestQuic(TransportConformance):
 class TestQuic6(TestQuic):
     listen_addr = "/ip6/::1/udp/0/quic-v1"
     nobody_addr = "/ip6/::1/udp/1/quic-v1"
+
+    def make(self) -> Transport:
+        return QuicTransport(generate())

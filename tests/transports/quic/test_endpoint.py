@@ -12,13 +12,12 @@ from libp2p.addressing import names, parse
 from libp2p.crypto.keys import generate
 from libp2p.errors import ConnectionClosed, PeerIdMismatch, TransportError
 from libp2p.peer_id import PeerId
-from libp2p.transports.quic import Quic
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import QuicConnection
 from libp2p.transports.quic._engine import Address
 from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
-from libp2p.transports.quic._transport import BACKLOG
+from libp2p.transports.quic._transport import BACKLOG, QuicTransport
 from tests.transports.quic.net import FakeUdp, Net, connect, open_net
 from tests.transports.quic.pairs import make_client
 
@@ -134,7 +133,7 @@ async def test_an_address_that_is_taken() -> None:
 
 async def test_a_transport_that_does_not_run() -> None:
     with pytest.raises(RuntimeError, match="not running"):
-        await Quic(generate()).listen(parse("/ip4/127.0.0.1/udp/0/quic-v1"))
+        await QuicTransport(generate()).listen(parse("/ip4/127.0.0.1/udp/0/quic-v1"))
 
 
 async def test_the_end_of_the_transport_is_the_end_of_its_connections() -> None:
@@ -426,6 +425,22 @@ async def test_a_socket_that_cannot_send() -> None:
         ours.flush()
         assert ours.end is not None
         with pytest.raises(OSError, match="Bad file"):
+            await ours.run(lambda stream: None)
+
+
+async def test_an_engine_that_fails() -> None:
+    """Fails its connection as one that is lost, for whoever sends and whoever runs it."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        ours, _ = await connect(alice, listener)
+
+        def broken(now: float) -> list[tuple[bytes, Address]]:
+            raise ConnectionClosed("the QUIC engine failed")
+
+        ours.machine.transmit = broken  # type: ignore[method-assign]
+        ours.flush()
+        assert ours.end is not None
+        with pytest.raises(ConnectionClosed, match="engine failed"):
             await ours.run(lambda stream: None)
 
 

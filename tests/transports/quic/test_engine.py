@@ -270,7 +270,8 @@ def test_joined_datagrams_and_single_ones_are_the_same() -> None:
         pair = make_pair()
         pair.exchange()
         stream_id = pair.client.open_stream()
-        pair.client.send(stream_id, bytes(20_000), fin=True)
+        pair.client.send(stream_id, bytes(20_000))
+        pair.client.finish(stream_id)
         events(pair.server)
         datagrams = [data for data, _ in pair.client.transmit(pair.now)]
         size = len(datagrams[0])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
-import importlib
 import random
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -15,8 +14,9 @@ import trio
 import libp2p
 from libp2p.addressing import host_port, parse
 from libp2p.crypto.keys import generate
-from libp2p.errors import TransportError
+from libp2p.errors import DialError, TransportError
 from libp2p.protocols.ping import ping
+from libp2p.security.pnet import PreSharedKey
 from libp2p.transports.quic import Quic
 from libp2p.transports.quic._engine import Address
 from libp2p.transports.quic._socket import MAX_SEGMENTS, UdpSocket
@@ -193,17 +193,48 @@ async def test_a_port_that_is_closed() -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is named."""
-    for name in [name for name in sys.modules if name.startswith(("qh3", "libp2p.transports.quic"))]:
-        monkeypatch.delitem(sys.modules, name)
-    real = builtins.__import__
+def test_it_is_loaded_when_it_is_used() -> None:
+    """A host without QUIC addresses does not pay for it."""
+    program = """
+import sys, trio, libp2p
 
-    def without(name: str, *args: object, **kwargs: object) -> object:
-        if name.startswith("qh3"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)  # type: ignore[arg-type]
+async def main():
+    async with libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"]):
+        assert "qh3" not in sys.modules
+    async with libp2p.open_host(listen=["/ip4/127.0.0.1/udp/0/quic-v1"]):
+        assert "qh3" in sys.modules
 
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"libp2p-trio\[quic\]"):
-        importlib.import_module("libp2p.transports.quic")
+trio.run(main)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+async def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is named by whatever needs it."""
+    monkeypatch.setattr("libp2p.transports.quic.installed", lambda: False)
+    addr = "/ip4/127.0.0.1/udp/0/quic-v1"
+    with pytest.raises(TransportError, match=r"libp2p-trio\[quic\]"):
+        async with libp2p.open_host(listen=[addr]):
+            pass
+    async with libp2p.open_host() as host:
+        with pytest.raises(DialError, match=r"libp2p-trio\[quic\]"):
+            await host.connect("/ip4/127.0.0.1/udp/1/quic-v1")
+
+
+async def test_hosts_speak_quic_by_default() -> None:
+    """Beside TCP and WebSocket; and not in a private network, which QUIC cannot be part of."""
+    addr = "/ip4/127.0.0.1/udp/0/quic-v1"
+    with trio.fail_after(20):
+        async with libp2p.open_host(listen=[addr, "/ip4/127.0.0.1/tcp/0"]) as server, libp2p.open_host() as client:
+            connection = await client.connect(server.addrs[0])
+            assert "quic-v1" in str(connection.remote_addr)
+            assert len(await ping(client, connection.peer, count=1)) == 1
+    psk = PreSharedKey(bytes(32))
+    with pytest.raises(TransportError, match="no transport"):
+        async with libp2p.open_host(listen=[addr], psk=psk):
+            pass
+
+
+async def test_a_transport_that_does_not_run() -> None:
+    with pytest.raises(RuntimeError, match="not running"):
+        await Quic(generate()).listen(parse("/ip4/127.0.0.1/udp/0/quic-v1"))

@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "all_key_types: run with every key type of the peer")
+    config.addinivalue_line("markers", "needs(kind, what): what the peer's program has to offer")
     config.stash[_rows] = []
     wanted = config.getoption("--peers").split(",")
     config.stash[_features] = {name: features(name) for name in wanted}

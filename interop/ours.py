@@ -199,19 +199,21 @@ async def open_ours(
     transports: Sequence[Transport | TransportFactory] | None = None,
     router: Router | None = None,
     anonymous: bool = False,
+    pubsub: Pubsub | None = None,
 ) -> AsyncIterator[Ours]:
     """Run our side.
 
     ``listen`` says whether, over TCP or QUIC, or where; ``psk`` is the key of a private network, in hexadecimal;
-    the router is floodsub unless another one is given; ``anonymous`` is pubsub without authors and signatures.
+    the router is floodsub unless another one, or all of pubsub, is given; ``anonymous`` is pubsub without authors and
+    signatures.
     """
     muxers: list[Muxer] = [MUXERS[stack]()] if stack in MUXERS else []
     if transports is None:
         transports = [Quic] if stack == "quic-v1" else [Tcp()]
-    pubsub = Pubsub(router or Floodsub())
     if anonymous:
         policy = SignaturePolicy.STRICT_NO_SIGN
         pubsub = Pubsub(router or Floodsub(), signature_policy=policy, message_id=first_bytes)
+    pubsub = pubsub or Pubsub(router or Floodsub())
     async with libp2p.open_host(
         key=libp2p.generate_key(KEY_TYPES[key_type]),
         listen=[listen if isinstance(listen, str) else _listen(stack)] if listen else [],

@@ -20,6 +20,8 @@ from .simulation import LinkModel, Node, Report, Simulation
 TOPIC = "attacked"
 _DARK = 10.0
 """Seconds that sybils have for themselves before an attack at dawn."""
+_CENSORED = 10
+"""Of so many messages, one at least is of the node that is to be censored."""
 _SETTLE = 10.0
 """Seconds for the last messages to arrive, or to be asked for."""
 
@@ -73,6 +75,27 @@ def scores_for(rate: float) -> PeerScoreConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttackReport:
+    """What an attack did.
+
+    Attributes:
+        report: what became of the messages published during the attack; about its victim, if it has one.
+        mesh: share of honest peers in the meshes of honest nodes, each second since the attack began; of the victim's
+            mesh, if it is the one that is to be cut off.
+    """
+
+    report: Report
+    mesh: tuple[float, ...]
+
+    def mesh_at(self, seconds: float) -> float:
+        """The share so many seconds after the beginning, or at the end if that was earlier."""
+        return self.mesh[min(round(seconds), len(self.mesh) - 1)]
+
+    def __str__(self) -> str:
+        return f"{self.report}, at least {min(self.mesh):.1%} during the attack"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """An attack on a network.
 
@@ -99,8 +122,8 @@ class Scenario:
     links: LinkModel = field(default_factory=LinkModel)
 
 
-def run_attack(scenario: Scenario, *, seed: int) -> Report:
-    """Run ``scenario``. The report is about what was published during the attack; about its victim, if it has one."""
+def run_attack(scenario: Scenario, *, seed: int) -> AttackReport:
+    """Run ``scenario``; the same seed gives the same run."""
     return _Run(scenario, seed).run()
 
 
@@ -115,8 +138,9 @@ class _Run:
         self.attacking_since = 0.0 if scenario.attack in (Attack.COLD_BOOT, Attack.DAWN) else scenario.onset
         self.honest: list[Node] = []
         self.published = 0
+        self.mesh: list[float] = []
 
-    def run(self) -> Report:
+    def run(self) -> AttackReport:
         attack, simulation, sybils = self.scenario.attack, self.simulation, list[Node]()
         if attack in (Attack.COLD_BOOT, Attack.DAWN):
             sybils = self._sybils()
@@ -134,25 +158,35 @@ class _Run:
             if attack is not Attack.COVERT_FLASH:
                 simulation.run(until=start)
             sybils = self._sybils()
+        for second in range(round(end + _SETTLE - start) + 1):
+            simulation.at(max(simulation.now, start + second), self._look_at_meshes)
         for sybil in sybils:
             simulation.connect_at_random([sybil], self._victims(), dials=self.scenario.sybil_dials)
             if attack is Attack.CENSOR:
                 simulation.connect(sybil, self.honest[0])
         simulation.run(until=end + _SETTLE)
         victim = self.honest[0]
-        return simulation.report(
+        report = simulation.report(
             since=start,
             until=end,
             author=victim if attack is Attack.CENSOR else None,
             receiver=victim if attack is Attack.ECLIPSE_ONE else None,
         )
+        return AttackReport(report=report, mesh=tuple(self.mesh))
+
+    def _look_at_meshes(self) -> None:
+        one = self.scenario.attack is Attack.ECLIPSE_ONE
+        self.mesh.append(self.simulation.honest_mesh(self.honest[:1] if one else self.honest))
 
     def _sybils(self) -> list[Node]:
         return [self._sybil(number) for number in range(round(self.scenario.honest * self.scenario.sybils))]
 
     def _publish(self) -> None:
         self.published += 1
-        self.simulation.publish(self.honest[self.published % min(self.scenario.publishers, len(self.honest))], TOPIC)
+        turn = self.published % min(self.scenario.publishers, len(self.honest))
+        if self.scenario.attack is Attack.CENSOR and self.published % _CENSORED == 0:
+            turn = 0
+        self.simulation.publish(self.honest[turn], TOPIC)
 
     def _victims(self) -> list[Node]:
         if self.scenario.attack is Attack.ECLIPSE_ONE:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..peer_id import PeerId
-from ..protocols.pubsub import MESHSUB_12, Gossipsub, GossipsubConfig, Message, MessageId, Router, Verdict
+from ..protocols.pubsub import MESHSUB_13, Gossipsub, GossipsubConfig, Message, MessageId, Router, Verdict
 from ..protocols.pubsub.routing import (
     Action,
     Authenticate,
@@ -36,6 +36,7 @@ from ..protocols.pubsub.routing import (
     Prune,
     Rpc,
     SendControl,
+    SendHello,
     SendMessage,
     SendPrune,
     Subscription,
@@ -227,7 +228,7 @@ class Simulation:
             if node.topic is not None:
                 self._transmit(node, peer.peer, Rpc(subscriptions=(Subscription(node.topic, True),)), ())
             actions = node.router.peer_joined(
-                peer.peer, MESHSUB_12, self.now, outbound=outbound, addresses=(peer.address,)
+                peer.peer, MESHSUB_13, self.now, outbound=outbound, addresses=(peer.address,)
             )
             self._perform(node, actions)
             self._arm(node)
@@ -311,7 +312,7 @@ class Simulation:
                 self._perform(node, node.router.validated(action.message.id, verdict, self.now))
             elif isinstance(action, Deliver):
                 self._deliver(node, action.message)
-            elif isinstance(action, SendControl):
+            elif isinstance(action, SendControl | SendHello):
                 self._transmit(node, action.peer, Rpc(control=action.control), ())
             elif isinstance(action, SendPrune):
                 entry = encode_prune(Prune(action.topic, action.backoff))

@@ -154,10 +154,14 @@ def test_links() -> None:
 def test_g8_attacks(attack: Attack) -> None:
     """As many sybils as honest nodes; small, for every commit."""
     scenario = Scenario(attack=attack, honest=30, dials=6, sybil_dials=6, publishers=5, onset=12.0, duration=15.0)
-    report = run_attack(scenario, seed=1)
-    assert report.published > 5
-    assert report.delivery >= 0.99
-    assert report.p99 <= 3.0
+    done = run_attack(scenario, seed=1)
+    assert done.report.published > 5
+    assert done.report.delivery >= 0.99
+    assert done.report.p99 <= 3.0
+    assert len(done.mesh) == 26
+    assert done.mesh_at(0) == done.mesh[0]
+    assert done.mesh_at(60) == done.mesh[-1]
+    assert "during the attack" in str(done)
 
 
 def test_g9_scores_of_attacked_networks_are_safe() -> None:

@@ -39,6 +39,8 @@ type request struct {
 	Download int64       `json:"download"`
 	Chunk    int64       `json:"chunk"`
 	Identify bool        `json:"identify"`
+	Partial  bool        `json:"partial"`
+	Group    []byte      `json:"group"`
 	Data     []byte      `json:"data"` // encoding/json turns base64 into bytes
 	Key      []byte      `json:"key"`
 }
@@ -97,7 +99,7 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 		return n.connections(), nil
 	case "disconnect":
 		return nil, n.host.Network().ClosePeer(req.Peer.ID)
-	case "subscribe", "unsubscribe", "publish", "topic_peers":
+	case "subscribe", "unsubscribe", "publish", "publish_partial", "topic_peers":
 		return n.executePubSub(ctx, req)
 	case "dht_table", "dht_find_peer", "dht_closest", "dht_put", "dht_get", "dht_provide", "dht_find_providers",
 		"dht_put_pk", "dht_put_ipns":
@@ -129,11 +131,13 @@ func (n *node) executePubSub(ctx context.Context, req *request) (results, error)
 	}
 	switch req.Cmd {
 	case "subscribe":
-		return nil, n.topics.subscribe(ctx, req.Topic)
+		return nil, n.topics.subscribe(ctx, req.Topic, req.Partial)
 	case "unsubscribe":
 		return nil, n.topics.unsubscribe(req.Topic)
 	case "publish":
 		return nil, n.topics.publish(ctx, req.Topic, req.Data)
+	case "publish_partial":
+		return nil, n.topics.publishPartial(req.Topic, req.Group, req.Data)
 	default:
 		return results{"peers": n.topics.peers(req.Topic)}, nil
 	}

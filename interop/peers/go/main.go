@@ -51,6 +51,7 @@ type features struct {
 	MessageIDs  []string          `json:"message_ids"`
 	Relay       []string          `json:"relay"`
 	MDNS        []string          `json:"mdns"`
+	Extensions  []string          `json:"extensions"`
 	Unsupported map[string]string `json:"unsupported"`
 }
 
@@ -62,14 +63,15 @@ func supported() features {
 		Securities:  []string{"noise", "tls", "plaintext"},
 		Muxers:      []string{"yamux"},
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
-		PubSub:      []string{"floodsub", "gossipsub", "none"},
+		PubSub:      []string{"floodsub", "gossipsub", "randomsub", "none"},
 		DHT:         []string{"server", "client", "none"},
 		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
-		MessageIDs:  []string{"default", "first8"},
+		MessageIDs:  []string{"default", "sha256", "first8"},
 		Relay:       []string{"client", "server", "none"},
 		MDNS:        []string{"on"},
+		Extensions:  []string{"partial", "test"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -10,17 +11,27 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // queueSize replaces the default of 32 messages. Beyond the queue go-libp2p
 // drops messages silently, and a suite that counts them would blame the wire.
 const queueSize = 4096
 
+// randomSubSize is the size of the network that randomsub takes as given.
+const randomSubSize = 10
+
+var signaturePolicies = map[string]pubsub.MessageSignaturePolicy{
+	"strict": pubsub.StrictSign,
+	"none":   pubsub.StrictNoSign,
+}
+
 // topics joins each topic once, as the package allows no second handle.
 type topics struct {
-	pubsub *pubsub.PubSub
-	host   host.Host
-	out    *lineWriter
+	pubsub   *pubsub.PubSub
+	partials *partials // nil with floodsub
+	host     host.Host
+	out      *lineWriter
 
 	mu     sync.Mutex
 	joined map[string]*pubsub.Topic
@@ -28,33 +39,55 @@ type topics struct {
 }
 
 func newTopics(ctx context.Context, h host.Host, opts options, out *lineWriter) (*topics, error) {
-	start := pubsub.NewFloodSub
-	settings := []pubsub.Option{
-		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
-		pubsub.WithPeerOutboundQueueSize(queueSize),
-		pubsub.WithValidateQueueSize(queueSize),
-	}
-	if opts.pubsub == "gossipsub" {
-		start = pubsub.NewGossipSub
-		settings = append(settings, pubsub.WithPeerExchange(opts.exchange))
-	}
-	if opts.signatures == "none" {
-		settings = append(settings, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor())
-	}
-	if opts.messageID == "first8" {
-		settings = append(settings, pubsub.WithMessageIdFn(firstBytes))
-	}
-	ps, err := start(ctx, h, settings...)
-	if err != nil {
-		return nil, err
-	}
-	return &topics{
-		pubsub: ps,
+	t := &topics{
 		host:   h,
 		out:    out,
 		joined: make(map[string]*pubsub.Topic),
 		subs:   make(map[string]*pubsub.Subscription),
-	}, nil
+	}
+	settings := []pubsub.Option{
+		pubsub.WithMessageSignaturePolicy(signaturePolicies[opts.signatures]),
+		pubsub.WithPeerOutboundQueueSize(queueSize),
+		pubsub.WithValidateQueueSize(queueSize),
+	}
+	if opts.messageID == "sha256" {
+		settings = append(settings, pubsub.WithMessageIdFn(func(m *pb.Message) string {
+			sum := sha256.Sum256(m.GetData())
+			return string(sum[:])
+		}))
+	}
+	if opts.messageID == "first8" {
+		settings = append(settings, pubsub.WithMessageIdFn(firstBytes))
+	}
+	if opts.signatures == "none" {
+		settings = append(settings, pubsub.WithNoAuthor())
+	}
+	var err error
+	switch opts.pubsub {
+	case "gossipsub":
+		t.partials = newPartials(out)
+		settings = append(settings,
+			pubsub.WithPeerExchange(opts.exchange),
+			pubsub.WithPartialMessagesExtension(t.partials.extension),
+			pubsub.WithTestExtension(pubsub.TestExtensionConfig{OnReceiveTestExtension: t.reportTestExtension}),
+		)
+		t.pubsub, err = pubsub.NewGossipSub(ctx, h, settings...)
+		t.partials.pubsub = t.pubsub
+	case "randomsub":
+		t.pubsub, err = pubsub.NewRandomSub(ctx, h, randomSubSize, settings...)
+	default:
+		t.pubsub, err = pubsub.NewFloodSub(ctx, h, settings...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// reportTestExtension is called for every RPC of a peer that knows the
+// extension, whether or not its message is in it.
+func (t *topics) reportTestExtension(from peer.ID) {
+	t.out.write(map[string]any{"event": "test_extension", "peer": from.String()})
 }
 
 // firstBytes tells messages apart by their first eight bytes.
@@ -63,11 +96,11 @@ func firstBytes(m *pb.Message) string {
 }
 
 // join needs the lock held.
-func (t *topics) join(name string) (*pubsub.Topic, error) {
+func (t *topics) join(name string, opts ...pubsub.TopicOpt) (*pubsub.Topic, error) {
 	if topic, ok := t.joined[name]; ok {
 		return topic, nil
 	}
-	topic, err := t.pubsub.Join(name)
+	topic, err := t.pubsub.Join(name, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -75,20 +108,25 @@ func (t *topics) join(name string) (*pubsub.Topic, error) {
 	return topic, nil
 }
 
-func (t *topics) subscribe(ctx context.Context, name string) error {
+func (t *topics) subscribe(ctx context.Context, name string, partial bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, ok := t.subs[name]; ok {
 		return nil
 	}
-	topic, err := t.join(name)
+	var opts []pubsub.TopicOpt
+	if partial {
+		opts = append(opts, pubsub.RequestPartialMessages())
+	}
+	topic, err := t.join(name, opts...)
 	if err != nil {
 		return err
 	}
 	self := t.host.ID()
 	sub, err := topic.Subscribe(
 		pubsub.WithBufferSize(queueSize),
-		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.GetFrom() != self && m.ReceivedFrom != self }),
+		// Not by author: with unsigned messages there is none.
+		pubsub.WithMessageFilter(func(m *pubsub.Message) bool { return m.ReceivedFrom != self }),
 	)
 	if err != nil {
 		return err
@@ -137,6 +175,13 @@ func (t *topics) publish(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	return topic.Publish(ctx, data)
+}
+
+func (t *topics) publishPartial(name string, group, parts []byte) error {
+	if t.partials == nil {
+		return errors.New("only gossipsub knows messages in parts")
+	}
+	return t.partials.publish(name, group, parts)
 }
 
 func (t *topics) peers(name string) []string {

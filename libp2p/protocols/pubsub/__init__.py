@@ -9,8 +9,11 @@ from ._discovery import TopicDiscovery, TopicDiscoveryConfig
 from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow, PubsubError
 from ._events import TopicPeerJoined, TopicPeerLeft
 from ._floodsub import FLOODSUB, Floodsub, FloodsubConfig
-from ._gossipsub import MESHSUB_10, MESHSUB_11, MESHSUB_12, Gossipsub
+from ._gossipsub import MESHSUB_10, MESHSUB_11, MESHSUB_12, MESHSUB_13, Gossipsub
 from ._gossipsub_config import GossipsubConfig
+from ._partial import PartialConfig, PartialMessage, Parts
+from ._partial_channel import PartialMessages, PartialUpdate
+from ._randomsub import RANDOMSUB, Randomsub
 from ._router import Fault, Router, Verdict
 from ._score_config import PeerScoreConfig, ScoreThresholds, TopicScore
 from ._service import Pubsub
@@ -23,6 +26,8 @@ __all__ = [
     "MESHSUB_10",
     "MESHSUB_11",
     "MESHSUB_12",
+    "MESHSUB_13",
+    "RANDOMSUB",
     "Fault",
     "Floodsub",
     "FloodsubConfig",
@@ -36,11 +41,17 @@ __all__ = [
     "Messages",
     "MonotonicSeqno",
     "NoPeers",
+    "PartialConfig",
+    "PartialMessage",
+    "PartialMessages",
+    "PartialUpdate",
+    "Parts",
     "PeerScoreConfig",
     "PeersTooSlow",
     "Pubsub",
     "PubsubConfig",
     "PubsubError",
+    "Randomsub",
     "Router",
     "RpcLimits",
     "ScoreThresholds",

@@ -150,6 +150,9 @@ class Floodsub(Router):
 
     def _flood(self, message: Message, holders: dict[PeerId, None]) -> list[Action]:
         """FS1: to all subscribers but those who have it: the author, and whoever sent it here."""
-        found = self._topics.peers(message.topic)
-        peers = tuple([peer for peer in found if peer not in holders and peer != message.author])
+        peers = tuple(self._targets(message, holders))
         return [SendMessage(message, peers)] if peers else []
+
+    def _targets(self, message: Message, holders: dict[PeerId, None]) -> list[PeerId]:
+        found = self._topics.peers(message.topic)
+        return [peer for peer in found if peer not in holders and peer != message.author]

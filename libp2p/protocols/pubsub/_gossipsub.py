@@ -11,7 +11,10 @@ large is announced to the mesh by IDONTWANT as soon as it is known to be genuine
 The parts are in files of their own: the cache of messages, back-off, promises, scores, and the choice of peers. Here
 they meet. Entries for one peer are collected in ``_Control`` and leave as one action.
 
-Source: libp2p/specs gossipsub v1.0, v1.1, v1.2.
+What version 1.3 adds is said in the first RPC of each stream: which extensions a side knows. One is messages in parts
+(``_partial``).
+
+Source: libp2p/specs gossipsub v1.0 to v1.3.
 """
 
 from __future__ import annotations
@@ -24,9 +27,8 @@ from ...abc import ProtocolId
 from ...peer_id import PeerId
 from ._backoff import Backoff
 from ._cache import MessageCache
-from ._codec import Message, MessageId, Rpc, pack
+from ._codec import Message, MessageId, Rpc, Subscription
 from ._control import (
-    CONTROL_SIZE,
     MAX_BACKOFF,
     Control,
     Prune,
@@ -37,9 +39,13 @@ from ._control import (
     encode_iwant,
     split_ids,
 )
+from ._extensions import Extensions
 from ._floodsub import FLOODSUB
 from ._gossipsub_config import GossipsubConfig
+from ._hello import Hellos
 from ._mesh import Random, better_than_median, gossip_targets, sample, surplus
+from ._outgoing import Outgoing
+from ._partial import PartialMessage, Partials
 from ._promises import Promises
 from ._router import (
     Action,
@@ -63,8 +69,9 @@ from ._score import PeerScores
 MESHSUB_10: ProtocolId = "/meshsub/1.0.0"
 MESHSUB_11: ProtocolId = "/meshsub/1.1.0"
 MESHSUB_12: ProtocolId = "/meshsub/1.2.0"
+MESHSUB_13: ProtocolId = "/meshsub/1.3.0"
 
-_VERSIONS = {FLOODSUB: 0, MESHSUB_10: 10, MESHSUB_11: 11, MESHSUB_12: 12}
+_VERSIONS = {FLOODSUB: 0, MESHSUB_10: 10, MESHSUB_11: 11, MESHSUB_12: 12, MESHSUB_13: 13}
 _MAX_IHAVES = 8
 """IHAVE entries, of one RPC each, to one peer in one heartbeat: peers take ten RPCs (go)."""
 
@@ -98,7 +105,7 @@ class _Pending:
 
 
 class Gossipsub(Router):
-    """The router of ``/meshsub``, versions 1.0 to 1.2; peers that only speak floodsub are served as well.
+    """The router of ``/meshsub``, versions 1.0 to 1.3; peers that only speak floodsub are served as well.
 
     Args:
         rng: breaks ties and chooses peers. Give a seeded ``random.Random`` for a run that can be repeated; otherwise
@@ -127,6 +134,9 @@ class Gossipsub(Router):
         self._backoff = Backoff(capacity=config.backoff_entries)
         self._promises = Promises()
         self._score = PeerScores(config.score)
+        self._partials = Partials(config.partial, self._score.forged)
+        ours = Extensions(partial=True, test=config.test_extension)
+        self._hellos = Hellos(ours, self._partials, self._score.penalize)
         self._beat = 0
         # Without direct peers the first one that joins starts it.
         self._next_beat: float | None = 0.0 if self._direct else None
@@ -136,7 +146,7 @@ class Gossipsub(Router):
     @property
     def protocols(self) -> Sequence[ProtocolId]:
         """All versions, and floodsub."""
-        return (MESHSUB_12, MESHSUB_11, MESHSUB_10, FLOODSUB)
+        return (MESHSUB_13, MESHSUB_12, MESHSUB_11, MESHSUB_10, FLOODSUB)
 
     def peers(self, topic: str | None = None) -> Sequence[PeerId]:
         """See :class:`Router`."""
@@ -166,8 +176,13 @@ class Gossipsub(Router):
         self._score.add(peer, addresses, now)
         if self._next_beat is None:
             self._next_beat = now + self._config.first_heartbeat
+        actions = self._hellos.opened(peer) if version >= 13 else []
         grafts = [encode_graft(topic) for topic, mesh in self._mesh.items() if peer in mesh]
-        return [SendControl(peer, b"".join(grafts))] if grafts else []
+        return [*actions, SendControl(peer, b"".join(grafts))] if grafts else actions
+
+    def peer_began(self, peer: PeerId) -> None:
+        """See :class:`Router`."""
+        self._hellos.began(peer)
 
     def peer_left(self, peer: PeerId, now: float) -> list[Action]:
         """See :class:`Router`."""
@@ -177,6 +192,7 @@ class Gossipsub(Router):
             if fanout := self._fanout.get(topic, now):
                 fanout.pop(peer, None)
         self._promises.peer_left(peer)
+        self._hellos.left(peer)
         self._score.remove(peer, now)
         self._peers.pop(peer, None)
         return self._topics.remove(peer)
@@ -194,19 +210,26 @@ class Gossipsub(Router):
         if score < self._config.thresholds.graylist and peer not in self._direct:
             return [Count("graylisted")]
         actions: list[Action] = []
+        if known.version >= 13:
+            actions += self._hellos.receive(peer, control.extensions if control else ())
         if rpc.subscriptions:
             actions += self._take_subscriptions(peer, rpc, score, now)
         for message in messages:
             actions.append(self._take_message(peer, message, now))
         if control is not None and known.version:
             actions += self._take_control(peer, known, control, score, now)
+        if rpc.extensions and known.version >= 13:
+            heed = score >= self._config.thresholds.gossip or peer in self._direct
+            actions += self._hellos.take(peer, rpc.extensions, heed=heed)
         return actions
 
     def _take_subscriptions(self, peer: PeerId, rpc: Rpc, score: float, now: float) -> list[Action]:
         actions = self._topics.apply(peer, rpc.subscriptions)
-        out = _Outgoing()
+        out = Outgoing()
         for change in rpc.subscriptions:
             mesh = self._mesh.get(change.topic)
+            if not change.subscribe or peer in self._topics.peers(change.topic):
+                self._partials.subscribed(peer, change)
             if not change.subscribe:
                 self._drop_from_mesh(peer, change.topic, now)
                 if fanout := self._fanout.get(change.topic, now):
@@ -245,7 +268,9 @@ class Gossipsub(Router):
             actions += [
                 SendControl(peer, entry)
                 for peer in self._mesh.get(message.topic, ())
-                if self._peers[peer].version >= 12 and peer != message.received_from
+                if self._peers[peer].version >= 12
+                and peer != message.received_from
+                and not self._partials.gives(peer, message.topic)
             ]
         return actions
 
@@ -322,7 +347,35 @@ class Gossipsub(Router):
                 if peer not in holders and peer != message.author and message.id not in self._peers[peer].unwanted
             ]
         )
+        if message.topic in self._partials:
+            peers = tuple([peer for peer in peers if not self._partials.takes(peer, message.topic)])
         return [SendMessage(message, peers)] if peers else []
+
+    # --- messages in parts
+
+    def open_partial(self, topic: str, *, requests: bool) -> None:
+        """Send parts of messages of ``topic`` to who asks for them; ask others for them, too, if ``requests``."""
+        self._partials.open(topic, requests=requests)
+
+    def close_partial(self, topic: str) -> None:
+        """No longer."""
+        self._partials.close(topic)
+
+    def publish_partial(self, topic: str, message: PartialMessage, now: float) -> list[Action]:
+        """This host has ``message``, or some of it, and tells the mesh; again whenever it has got more."""
+        mesh = self._mesh.get(topic) or self._fanout_of(topic, now)
+        return self._partials.publish(topic, message, [*self._always(topic, now), *mesh])
+
+    def judge_partial(self, peer: PeerId, topic: str, verdict: Verdict) -> None:
+        """The application has looked at parts that ``peer`` sent: as good, or as bad, as a message."""
+        if verdict is Verdict.ACCEPT:
+            self._score.useful(peer, topic)
+        elif verdict is Verdict.REJECT:
+            self._score.forged(peer, topic)
+
+    def subscription(self, topic: str) -> Subscription:
+        """See :class:`Router`."""
+        return self._partials.subscription(topic)
 
     # --- subscriptions of this host
 
@@ -330,7 +383,7 @@ class Gossipsub(Router):
         """See :class:`Router`. Grafts who was published to until now, and others."""
         mesh = self._mesh.setdefault(topic, {})
         fanout = self._fanout.pop(topic) or {}
-        out = _Outgoing()
+        out = Outgoing()
         for peer in fanout:
             if self._may_graft(peer, topic, self._score.score(peer, now), now):
                 self._graft(peer, topic, out, now)
@@ -381,7 +434,7 @@ class Gossipsub(Router):
             for message_id in ids
             if message_id not in self._seen
         }
-        wanted = sample_ids(missing, config.ihave_ids - known.asked, self._rng)
+        wanted = sample(missing, config.ihave_ids - known.asked, self._rng)
         if not wanted:
             return []
         known.asked += len(wanted)
@@ -460,7 +513,7 @@ class Gossipsub(Router):
 
     # --- the mesh
 
-    def _graft(self, peer: PeerId, topic: str, out: _Outgoing, now: float) -> None:
+    def _graft(self, peer: PeerId, topic: str, out: Outgoing, now: float) -> None:
         self._mesh[topic][peer] = None
         self._score.graft(peer, topic, now)
         out.add(peer, encode_graft(topic))
@@ -533,12 +586,13 @@ class Gossipsub(Router):
             actions.append(Count("promises_broken", count))
         self._score.refresh(now)
         scores = self._score.scores(now)
-        out = _Outgoing()
+        out = Outgoing()
         for topic in self._mesh:
             actions += self._mend(topic, scores, out, now)
         self._mend_fanout(scores, now)
-        self._gossip(scores, out)
+        actions += self._gossip(scores, out)
         self._cache.shift()
+        self._partials.beat()
         if self._beat % self._config.direct_beats == 1 or self._config.direct_beats == 1:
             actions += [Connect(peer) for peer in self._direct if peer not in self._peers]
         return actions + out.actions()
@@ -554,7 +608,7 @@ class Gossipsub(Router):
                     break
                 del known.unwanted[message_id]
 
-    def _mend(self, topic: str, scores: Mapping[PeerId, float], out: _Outgoing, now: float) -> list[Action]:
+    def _mend(self, topic: str, scores: Mapping[PeerId, float], out: Outgoing, now: float) -> list[Action]:
         """Take out who is bad or too many, and in who is missing."""
         config, mesh, score = self._config, self._mesh[topic], scores.__getitem__
         actions: list[Action] = [self._prune(peer, topic, now) for peer in tuple(mesh) if score(peer) < 0]
@@ -604,11 +658,14 @@ class Gossipsub(Router):
             for peer in self._fill_up(topic, fanout, now):
                 fanout[peer] = None
 
-    def _gossip(self, scores: Mapping[PeerId, float], out: _Outgoing) -> None:
+    def _gossip(self, scores: Mapping[PeerId, float], out: Outgoing) -> list[Action]:
         """Tell peers that are not in the mesh, and so did not get them, which messages there are."""
         config = self._config
+        actions: list[Action] = []
         sent: dict[PeerId, int] = {}
-        for topic, ids in self._cache.gossip().items():
+        gossip = self._cache.gossip()
+        for topic in dict.fromkeys((*gossip, *self._partials)):
+            ids = gossip.get(topic, ())
             known: Mapping[PeerId, None] = self._mesh.get(topic, {})
             candidates = [
                 peer
@@ -619,36 +676,15 @@ class Gossipsub(Router):
                 and scores[peer] >= config.thresholds.gossip
             ]
             targets = gossip_targets(candidates, at_least=config.degree_lazy, share=config.gossip_factor, rng=self._rng)
+            partners = [peer for peer in targets if self._partials.takes(peer, topic)]
+            actions += self._partials.gossip(topic, partners)
             for peer in targets:
+                if peer in partners:
+                    continue
                 # Each gets others when there are too many, so that together they know all.
-                told = ids if len(ids) <= config.ihave_ids else sample_ids(ids, config.ihave_ids, self._rng)
+                told = ids if len(ids) <= config.ihave_ids else sample(ids, config.ihave_ids, self._rng)
                 for batch in split_ids(told):
                     sent[peer] = sent.get(peer, 0) + 1
                     if sent[peer] <= _MAX_IHAVES:
                         out.add(peer, encode_ihave(topic, batch))
-
-
-def sample_ids(ids: Iterable[MessageId], count: int, rng: Random) -> list[MessageId]:
-    """At most ``count`` of ``ids``, in random order."""
-    shuffled = list(ids)
-    rng.shuffle(shuffled)
-    return shuffled[: max(0, count)]
-
-
-class _Outgoing:
-    """Control entries by peer: what goes to one peer leaves together."""
-
-    __slots__ = ("_entries",)
-
-    def __init__(self) -> None:
-        self._entries: dict[PeerId, list[bytes]] = {}
-
-    def add(self, peer: PeerId, entry: bytes) -> None:
-        self._entries.setdefault(peer, []).append(entry)
-
-    def actions(self) -> list[Action]:
-        return [
-            SendControl(peer, control)
-            for peer, entries in self._entries.items()
-            for control in pack(entries, size=CONTROL_SIZE, count=len(entries))
-        ]
+        return actions

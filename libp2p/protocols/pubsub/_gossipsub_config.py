@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...peer_id import PeerId
+from ._partial import PartialConfig
 from ._score_config import PeerScoreConfig, ScoreThresholds
 
 
@@ -92,6 +93,10 @@ class GossipsubConfig:
     """Ids taken from each (go)."""
     idontwant_beats: int = 3
     """Heartbeats that an IDONTWANT holds (go)."""
+    partial: PartialConfig = field(default_factory=PartialConfig)
+    """What is remembered of messages in parts."""
+    test_extension: bool = False
+    """Take part in the extension that only shows that extensions work."""
     score: PeerScoreConfig = field(default_factory=PeerScoreConfig)
     """How peers are scored."""
     thresholds: ScoreThresholds = field(default_factory=ScoreThresholds)

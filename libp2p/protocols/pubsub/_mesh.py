@@ -9,7 +9,7 @@ Source: libp2p/specs gossipsub v1.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from ...peer_id import PeerId
@@ -25,9 +25,9 @@ class Random(Protocol):
         ...
 
 
-def sample(peers: Sequence[PeerId], count: int, rng: Random) -> list[PeerId]:
-    """At most ``count`` of ``peers``, in random order."""
-    shuffled = list(peers)
+def sample(items: Iterable[_T], count: int, rng: Random) -> list[_T]:
+    """At most ``count`` of ``items``, in random order."""
+    shuffled = list(items)
     rng.shuffle(shuffled)
     return shuffled[: max(0, count)]
 

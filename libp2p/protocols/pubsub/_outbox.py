@@ -44,12 +44,13 @@ class Outbox:
     def __init__(self, *, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._subscriptions: dict[str, bool] = {}
-        self._extensions: list[bytes] = []
+        self._hello = b""
+        self._subscriptions: dict[str, Subscription] = {}
         self._control: list[bytes] = []
         self._control_bytes = 0
         # Ordered: finding the first of a plain dict after many deletions at the front takes linear time.
-        self._messages: OrderedDict[MessageId, bytes] = OrderedDict()
+        self._messages: OrderedDict[MessageId | int, bytes] = OrderedDict()
+        self._serial = 0
         self._message_bytes = 0
         self.finished = False
         self._closed = False
@@ -60,26 +61,27 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to send."""
-        return not (self._subscriptions or self._extensions or self._control or self._messages)
+        return not (self._hello or self._subscriptions or self._control or self._messages)
 
     # --- filling
 
-    def announce(self, topics: Iterable[str], *, subscribe: bool) -> None:
-        """Queue subscriptions. They take no room: there are only as many as topics of this host."""
-        for topic in topics:
-            self._subscriptions[topic] = subscribe
+    def greet(self, control: bytes) -> None:
+        """Begin the stream, on which nothing was sent so far, with control entries in an RPC of their own."""
+        self._hello = control
         self._wake_writer()
 
-    def add_control(self, control: bytes, extensions: bytes = b"") -> bool:
-        """Queue control entries and fields of extensions; False when there is no room."""
-        size = len(control) + len(extensions)
-        if len(self._control) >= MAX_CONTROL_ENTRIES or self._control_bytes + size > self._max_bytes:
+    def announce(self, changes: Iterable[Subscription]) -> None:
+        """Queue subscriptions. They take no room: there are only as many as topics of this host."""
+        for change in changes:
+            self._subscriptions[change.topic] = change
+        self._wake_writer()
+
+    def add_control(self, control: bytes) -> bool:
+        """Queue control entries; False when there is no room."""
+        if len(self._control) >= MAX_CONTROL_ENTRIES or self._control_bytes + len(control) > self._max_bytes:
             return False
-        if control:
-            self._control.append(control)
-        if extensions:
-            self._extensions.append(extensions)
-        self._control_bytes += size
+        self._control.append(control)
+        self._control_bytes += len(control)
         self._wake_writer()
         return True
 
@@ -88,7 +90,12 @@ class Outbox:
         count = len(self._messages)
         return count < self._max_messages and (not count or self._message_bytes + size <= self._max_bytes)
 
-    def add_message(self, message_id: MessageId, framed: bytes) -> bool:
+    def add_extension(self, framed: bytes) -> bool:
+        """Queue an RPC of an extension, behind its length; False when there is no room. It counts as a message."""
+        self._serial += 1
+        return self.add_message(self._serial, framed)
+
+    def add_message(self, message_id: MessageId | int, framed: bytes) -> bool:
         """Queue a message, already an RPC behind its length; False when there is no room.
 
         One that is queued already is not queued twice.
@@ -142,30 +149,31 @@ class Outbox:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _take_news(self) -> Iterator[bytes]:
-        """RPCs of extensions, subscriptions and control entries. What a stream has to begin with comes first.
+        """RPCs of subscriptions and control entries, after what the stream has to begin with.
 
         An RPC has one field of control entries at most: js takes the last of several.
         """
-        fields = list(self._extensions)
-        fields += [encode_subscription(Subscription(topic, wanted)) for topic, wanted in self._subscriptions.items()]
+        if self._hello:
+            yield encode_control(self._hello)
+        fields = list(map(encode_subscription, self._subscriptions.values()))
         # Two of these never fit into one RPC.
         fields += map(encode_control, pack(self._control, size=_CONTROL_SIZE, count=MAX_CONTROL_ENTRIES))
         self._clear_news()
-        return pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS)
+        yield from pack(fields, size=_RPC_SIZE, count=_RPC_SUBSCRIPTIONS)
 
     def _clear_news(self) -> None:
+        self._hello = b""
         self._subscriptions.clear()
-        self._extensions.clear()
         self._control.clear()
         self._control_bytes = 0
 
-    def restart(self, topics: Iterable[str]) -> None:
-        """A new stream begins: with all of ``topics``, and without what was meant for the last one.
+    def restart(self, subscriptions: Iterable[Subscription]) -> None:
+        """A new stream begins: with all subscriptions, and without what was meant for the last one.
 
         Messages stay. They are for the peer, not for the stream.
         """
         self._clear_news()
-        self.announce(topics, subscribe=True)
+        self.announce(subscriptions)
 
     def finish(self) -> None:
         """Send what is there, and nothing that comes later matters."""

@@ -16,11 +16,12 @@ import enum
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...abc import ProtocolId
 from ...peer_id import PeerId
 from ._codec import Message, MessageId, Rpc, Subscription
+from ._extensions import PartialRpc
 
 
 class Verdict(enum.Enum):
@@ -79,11 +80,26 @@ class SendMessage(Action):
 
 @dataclass(slots=True)
 class SendControl(Action):
-    """Send control entries and fields of extensions, both encoded, ahead of messages."""
+    """Send control entries, encoded, ahead of messages."""
 
     peer: PeerId
-    control: bytes = b""
-    extensions: bytes = b""
+    control: bytes
+
+
+@dataclass(slots=True)
+class SendHello(Action):
+    """Send a control entry, encoded, in the first RPC of the stream to ``peer``, which has just been opened."""
+
+    peer: PeerId
+    control: bytes
+
+
+@dataclass(slots=True)
+class SendExtension(Action):
+    """Send a field of an extension, encoded, in an RPC of its own, behind the messages that wait."""
+
+    peer: PeerId
+    field: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -126,6 +142,14 @@ class Deliver(Action):
     """Give ``message`` to the subscribers on this host."""
 
     message: Message
+
+
+@dataclass(slots=True)
+class DeliverPartial(Action):
+    """Give parts of a message, or what ``peer`` told of its parts, to the application."""
+
+    peer: PeerId
+    rpc: PartialRpc
 
 
 @dataclass(slots=True)
@@ -176,6 +200,10 @@ class Router(ABC):
             addresses: IP addresses it is connected from.
         """
 
+    def peer_began(self, peer: PeerId) -> None:
+        """``peer``, which has joined, opened a stream: the next RPC is the first on it."""
+        return
+
     @abstractmethod
     def peer_left(self, peer: PeerId, now: float) -> list[Action]:
         """``peer`` is gone."""
@@ -218,6 +246,10 @@ class Router(ABC):
     @abstractmethod
     def peers(self, topic: str | None = None) -> Sequence[PeerId]:
         """The peers that are subscribed to ``topic``, or all that have joined."""
+
+    def subscription(self, topic: str) -> Subscription:
+        """What the peers are told when this host subscribes to ``topic``."""
+        return Subscription(topic, True)
 
     def mesh(self, topic: str) -> Sequence[PeerId]:
         """The peers that messages of ``topic`` are forwarded to at once; none for routers without a mesh."""

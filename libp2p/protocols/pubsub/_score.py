@@ -233,6 +233,10 @@ class PeerScores:
         """``peer`` sent a message whose signature is wrong: P4 for it alone, whatever the message claims to be."""
         self._count_invalid(peer, topic)
 
+    def useful(self, peer: PeerId, topic: str) -> None:
+        """``peer`` sent parts of a message that were of use: P2 and P3, as for a message brought first."""
+        self._count_first(peer, topic)
+
     def _delivery(self, message_id: MessageId, now: float) -> _Delivery:
         delivery = self._deliveries.get(message_id)
         if delivery is None:

@@ -18,14 +18,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from ..._util.bounded import BoundedReceiver, BoundedSender, open_bounded_channel
 from ...abc import Direction, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import host_port, is_relay
 from ...errors import DecodeError, RemoteProtocolError
 from ...events import PeerDisconnected, PeerIdentified
 from ...metrics import Metric
 from ...peer_id import PeerId
-from ...wire.framing import FrameBuffer
-from ._codec import Message, MessageId, decode_message, decode_rpc, frame_publish, rpc_overhead
+from ...wire.framing import FrameBuffer, frame
+from ._codec import Message, MessageId, Subscription, decode_message, decode_rpc, frame_publish, rpc_overhead
 from ._config import PubsubConfig
 from ._control import Exchanged, Prune, encode_prune
 from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow
@@ -35,16 +36,21 @@ from ._gossipsub import Gossipsub
 from ._link import Link, keep_writing, usable_connection
 from ._measured import measure_counts, measure_state
 from ._outbox import Outbox
+from ._partial import PartialMessage
+from ._partial_channel import MAX_UPDATES, PartialMessages, PartialUpdate
 from ._router import (
     Action,
     Authenticate,
     Connect,
     Count,
     Deliver,
+    DeliverPartial,
     PeerSubscribed,
     PeerUnsubscribed,
     Router,
     SendControl,
+    SendExtension,
+    SendHello,
     SendMessage,
     SendPrune,
     Unqueue,
@@ -101,6 +107,7 @@ class Pubsub(Service):
         self._clock = clock
         self._application = Application(validators, message_id)
         self._subscribers = Subscribers()
+        self._partials: dict[str, BoundedSender[PartialUpdate]] = {}
         self._newcomers = trio.lowlevel.ParkingLot()
         self._links: dict[PeerId, Link] = {}
         self._connector = Connector(self._count)
@@ -134,14 +141,14 @@ class Pubsub(Service):
         config = self._config
         messages = Messages(topic, own=own, max_messages=config.subscriber_messages, max_bytes=config.subscriber_bytes)
         if self._subscribers.add(messages):
-            self._announce(topic, subscribe=True)
+            self._announce(self._router.subscription(topic))
             self._perform(self._router.subscribe(topic, trio.current_time()))
         try:
             await trio.lowlevel.checkpoint()
             yield messages
         finally:
             if self._subscribers.remove(messages):
-                self._announce(topic, subscribe=False)
+                self._announce(Subscription(topic, False))
                 self._perform(self._router.unsubscribe(topic, trio.current_time()))
 
     async def publish(self, topic: str, data: bytes, *, require_peers: bool = False) -> MessageId:
@@ -185,6 +192,52 @@ class Pubsub(Service):
         self._deliver(message, own=True)
         await self._send_own(message, peers)
         return message.id
+
+    @asynccontextmanager
+    async def partial(self, topic: str, *, requests: bool = True) -> AsyncIterator[PartialMessages]:
+        """Exchange parts of messages of ``topic`` while the block is open (gossipsub 1.3, partial messages).
+
+        It takes no part in the topic: open :meth:`subscribe` as well, for the mesh and for whole messages of peers
+        that know no parts. Signatures and validators are about whole messages; parts are the application's to check.
+
+        Args:
+            topic: the topic, of which there may be one such block at a time.
+            requests: ask peers for parts instead of whole messages; otherwise they are only sent.
+
+        Raises:
+            ValueError: the topic is empty, open already, or the router is not gossipsub.
+        """
+        self._running()
+        router = self._router
+        if not topic or topic in self._partials or not isinstance(router, Gossipsub):
+            raise ValueError("messages in parts need gossipsub, and a topic in which they are not open already")
+        channel: tuple[BoundedSender[PartialUpdate], BoundedReceiver[PartialUpdate]] = open_bounded_channel(MAX_UPDATES)
+        sender, receiver = channel
+
+        def check() -> None:
+            if self._partials.get(topic) is not sender:
+                raise trio.ClosedResourceError("this channel was left")
+            self._running()
+
+        def publish(message: PartialMessage) -> None:
+            check()
+            self._perform(router.publish_partial(topic, message, trio.current_time()))
+
+        def judge(update: PartialUpdate, verdict: Verdict) -> None:
+            check()
+            router.judge_partial(update.peer, topic, verdict)
+
+        self._partials[topic] = sender
+        router.open_partial(topic, requests=requests)
+        self._announce_again(topic)
+        try:
+            await trio.lowlevel.checkpoint()
+            yield PartialMessages(topic, receiver, publish, judge)
+        finally:
+            del self._partials[topic]
+            receiver.close()
+            router.close_partial(topic)
+            self._announce_again(topic)
 
     def set_validator(
         self, topic: str, validator: Validator, *, timeout: float = TIMEOUT, concurrency: int = CONCURRENCY
@@ -277,6 +330,8 @@ class Pubsub(Service):
         finally:
             self._host = self._nursery = self._signer = None
             self._subscribers.end()
+            for sender in self._partials.values():
+                sender.close()
             self._newcomers.unpark_all()
 
     def _running(self) -> tuple[Host, Signer]:
@@ -351,7 +406,7 @@ class Pubsub(Service):
 
     def _opened(self, link: Link, stream: Stream) -> None:
         host, _ = self._running()
-        link.outbox.restart(self._subscribers)
+        link.outbox.restart(map(self._router.subscription, self._subscribers))
         # The address of a relay says nothing about the peer behind it.
         direct = [connection for connection in host.connections(link.peer) if not is_relay(connection.remote_addr)]
         known = [host_port(connection.remote_addr) for connection in direct]
@@ -378,6 +433,7 @@ class Pubsub(Service):
         try:
             # The router knows a peer once it can be answered. Until then the stream's window holds the peer back.
             await link.joined.wait()
+            self._router.peer_began(peer)
             async for chunk in stream:
                 for data in frames.receive_data(chunk):
                     if link.gone or self._host is None:
@@ -525,6 +581,10 @@ class Pubsub(Service):
                 self._send_control(action)
             elif isinstance(action, SendPrune):
                 self._send_prune(action)
+            elif isinstance(action, SendHello | SendExtension):
+                self._send_extension(action)
+            elif isinstance(action, DeliverPartial):
+                self._deliver_partial(action)
             elif isinstance(action, Unqueue):
                 self._unqueue(action)
             elif isinstance(action, Connect):
@@ -548,8 +608,17 @@ class Pubsub(Service):
 
     def _send_control(self, action: SendControl) -> None:
         link = self._links.get(action.peer)
-        if link is None or not link.outbox.add_control(action.control, action.extensions):
+        if link is None or not link.outbox.add_control(action.control):
             self._count("dropped_control")
+
+    def _send_extension(self, action: SendHello | SendExtension) -> None:
+        link = self._links.get(action.peer)
+        if link is not None and isinstance(action, SendHello):
+            link.outbox.greet(action.control)
+        elif isinstance(action, SendExtension):
+            fits = len(action.field) <= self._config.rpc.size
+            if link is None or not fits or not link.outbox.add_extension(frame(action.field)):
+                self._drop_outbound(1)
 
     def _send_prune(self, action: SendPrune) -> None:
         host, _ = self._running()
@@ -574,10 +643,20 @@ class Pubsub(Service):
         if dropped:
             self._count("lost", dropped)
 
+    def _deliver_partial(self, action: DeliverPartial) -> None:
+        sender = self._partials.get(action.rpc.topic)
+        if sender is not None:
+            sender.send_nowait(PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata))
+
     def _publish_event(self, event: TopicPeerJoined | TopicPeerLeft) -> None:
         if self._host is not None:
             self._host.publish(event)
 
-    def _announce(self, topic: str, *, subscribe: bool) -> None:
+    def _announce(self, change: Subscription) -> None:
         for link in self._links.values():
-            link.outbox.announce((topic,), subscribe=subscribe)
+            link.outbox.announce((change,))
+
+    def _announce_again(self, topic: str) -> None:
+        """What is said with a subscription has changed."""
+        if topic in self._subscribers:
+            self._announce(self._router.subscription(topic))

@@ -7,15 +7,19 @@ it carries them out. :class:`~libp2p.protocols.pubsub.Pubsub` does so with strea
 
 from ._codec import Rpc, Subscription, encode_message
 from ._control import Exchanged, Prune, encode_graft, encode_prune
+from ._extensions import PartialRpc
 from ._router import (
     Action,
     Authenticate,
     Connect,
     Count,
     Deliver,
+    DeliverPartial,
     PeerSubscribed,
     PeerUnsubscribed,
     SendControl,
+    SendExtension,
+    SendHello,
     SendMessage,
     SendPrune,
     Unqueue,
@@ -28,12 +32,16 @@ __all__ = [
     "Connect",
     "Count",
     "Deliver",
+    "DeliverPartial",
     "Exchanged",
+    "PartialRpc",
     "PeerSubscribed",
     "PeerUnsubscribed",
     "Prune",
     "Rpc",
     "SendControl",
+    "SendExtension",
+    "SendHello",
     "SendMessage",
     "SendPrune",
     "Subscription",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libp2p._util.rate import RateLimit
 from libp2p.addressing import ip_addr, parse
 from libp2p.errors import DecodeError
 from libp2p.protocols.identify import IdentifyInfo
@@ -22,7 +23,6 @@ from libp2p.protocols.identify._codec import (
     encode,
     merge,
 )
-from libp2p._util.rate import RateLimit
 from libp2p.wire import proto
 
 FULL = IdentifyInfo(

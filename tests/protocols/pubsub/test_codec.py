@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import tracemalloc
 
 import pytest
 from google.protobuf.message import DecodeError as ProtobufError
@@ -29,6 +31,8 @@ from libp2p.protocols.pubsub._codec import (
     rpc_overhead,
     signed_bytes,
 )
+from libp2p.protocols.pubsub._control import decode_control
+from libp2p.protocols.pubsub._extensions import decode_messages
 from libp2p.testing.keys import seeded_key
 from libp2p.wire import proto, varint
 
@@ -187,6 +191,35 @@ def test_g1_control_size() -> None:
             decode_rpc(bomb, LIMITS)
     with pytest.raises(DecodeError, match="524288 bytes of control"):
         decode_rpc(encode_control(proto.write_bytes(1, proto.write_bytes(2, b"") * 300_000)), LIMITS)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        encode_subscription(Subscription("t", True)) * 170_000,
+        b"".join([encode_subscription(Subscription(f"{number}", True)) for number in range(80_000)]),
+        encode_publish(b"") * 500_000,
+        encode_control(proto.write_bytes(3, b"") * 500_000),
+        encode_control(proto.write_bytes(1, proto.write_bytes(2, b"") * 250_000)),
+        encode_control(proto.write_bytes(2, proto.write_bytes(1, bytes(46)) * 10_000)),
+        encode_control(proto.write_bytes(6, proto.write_uint(10, 1) * 250_000)),
+        proto.write_bytes(10, proto.write_bytes(2, b"") * 500_000),
+        proto.write_uint(9, 1) * 500_000,
+    ],
+    ids=["topic", "topics", "messages", "grafts", "ids", "many ids", "hellos", "parts", "unknown"],
+)
+def test_g1_bombs_cost_little_memory(bomb: bytes) -> None:
+    """A little more than twice their size, from the first byte looked at to the decoded control entries."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DecodeError):
+            rpc = decode_rpc(bomb, LIMITS)
+            decode_control(rpc.control)
+            decode_messages(rpc.extensions)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2 * len(bomb) + 20_000
 
 
 def test_g1_depth() -> None:

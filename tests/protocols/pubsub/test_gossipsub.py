@@ -144,7 +144,13 @@ def blame(gossip: Gossipsub, peer: PeerId, misdeeds: int) -> None:
 
 
 def test_protocols() -> None:
-    assert list(router().protocols) == ["/meshsub/1.2.0", "/meshsub/1.1.0", "/meshsub/1.0.0", "/floodsub/1.0.0"]
+    assert list(router().protocols) == [
+        "/meshsub/1.3.0",
+        "/meshsub/1.2.0",
+        "/meshsub/1.1.0",
+        "/meshsub/1.0.0",
+        "/floodsub/1.0.0",
+    ]
 
 
 def test_peers_come_and_go() -> None:

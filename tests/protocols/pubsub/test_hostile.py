@@ -1,4 +1,4 @@
-"""Pubsub with peers that break the rules, and consumers that are slow: PS10, cases G1, G7, G10."""
+"""Pubsub with peers that break the rules, and consumers that are slow: PS10, cases G1, G6, G7, G10."""
 
 from __future__ import annotations
 
@@ -87,6 +87,25 @@ async def test_g7_a_forged_copy_does_not_keep_the_real_one_out() -> None:
 # --- slow consumers (case G10) ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("attackers", [1, 10])
+async def test_g6_floods_of_bad_signatures(attackers: int) -> None:
+    """A few of them are looked at for each attacker; then nothing of it is heard, and the honest one always is."""
+    async with raw_peers(attackers + 1) as (_, pubsub, messages, (honest, *liars)):
+        assert messages is not None
+        for number in range(30):
+            forged = [bytearray(liar.signed(b"%d" % number)) for liar in liars]
+            for liar, raw in zip(liars, forged, strict=True):
+                raw[-1] ^= 1
+                await liar.publish(*[bytes(raw)] * 10)
+            await honest.publish(honest.signed(b"%d" % number))
+            assert (await messages.receive()).data == b"%d" % number
+        metrics, scores = pubsub.metrics(), pubsub.scores()
+        assert metrics["bad_signature"] <= 20 * attackers
+        assert metrics["graylisted"] >= 25 * attackers
+        assert all(scores[liar.host.local_peer] < -80 for liar in liars)
+        assert scores[honest.host.local_peer] > 0
+
+
 async def test_g10_a_peer_that_does_not_read_holds_up_nobody_for_long() -> None:
     config = PubsubConfig(publish_patience=1.0)
     async with raw_peers(3, lambda: Pubsub(config=config)) as (_, pubsub, _, (slow, *quick)):
@@ -139,10 +158,10 @@ async def test_g10_a_subscriber_that_does_not_receive() -> None:
 
 
 async def test_g10_a_stream_that_is_reset_during_a_fan_out() -> None:
-    async with raw_peers(10) as (_, pubsub, _, peers):
+    async with raw_peers(50) as (_, pubsub, _, peers):
         for peer in peers:
             await peer.subscribe("t")
-        await pubsub.wait_for_peers("t", 10)
+        await pubsub.wait_for_peers("t", 50)
         for number in range(20):
             if number == 10:
                 peers[3].inbound[-1].reset()

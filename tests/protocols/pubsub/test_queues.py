@@ -15,7 +15,7 @@ from libp2p.protocols.pubsub._outbox import MAX_CONTROL_ENTRIES, Outbox
 from libp2p.protocols.pubsub._subscriber import Subscribers
 from libp2p.testing.keys import seeded_key
 from libp2p.wire import proto
-from libp2p.wire.framing import FrameBuffer
+from libp2p.wire.framing import FrameBuffer, frame
 
 PEER = PeerId.from_key(seeded_key("peer").public_key)
 
@@ -65,11 +65,11 @@ async def test_the_writer_waits_for_something_to_do() -> None:
 async def test_g10_control_goes_first() -> None:
     box = outbox()
     put(box, b"\x03\x12\x01m")
-    box.announce(["t"], subscribe=True)
-    assert box.add_control(b"\x1a\x00", b"\x52\x00")
+    box.announce([Subscription("t", True)])
+    assert box.add_control(b"\x1a\x00")
     assert box.add_control(b"\x22\x00")
     news, message = await batch(box)
-    assert news == Rpc(subscriptions=(Subscription("t", True),), control=b"\x1a\x00\x22\x00", extensions=b"\x52\x00")
+    assert news == Rpc(subscriptions=(Subscription("t", True),), control=b"\x1a\x00\x22\x00")
     assert message.publish == (b"m",)
     assert box.is_empty
 
@@ -77,17 +77,17 @@ async def test_g10_control_goes_first() -> None:
 async def test_only_the_newest_subscription_of_a_topic_counts() -> None:
     box = outbox()
     for wanted in (True, False, True, False):
-        box.announce(["t"], subscribe=wanted)
-    box.announce(["u"], subscribe=True)
+        box.announce([Subscription("t", wanted)])
+    box.announce([Subscription("u", True)])
     (rpc,) = await batch(box)
     assert rpc.subscriptions == (Subscription("t", False), Subscription("u", True))
 
 
 async def test_ps10_long_lists_are_cut() -> None:
     box = outbox()
-    box.announce([f"topic {number}" for number in range(250)], subscribe=True)
+    box.announce([Subscription(f"topic {number}", True) for number in range(250)])
     assert [len(rpc.subscriptions) for rpc in await batch(box)] == [100, 100, 50]
-    box.announce(["x" * 9000 + str(number) for number in range(3)], subscribe=True)
+    box.announce([Subscription("x" * 9000 + str(number), True) for number in range(3)])
     assert [len(rpc.subscriptions) for rpc in await batch(box)] == [1, 1, 1]
 
 
@@ -209,15 +209,39 @@ async def test_closing_wakes_who_waits() -> None:
 
 async def test_a_new_stream_starts_with_all_topics_and_keeps_messages() -> None:
     box = outbox()
-    box.announce(["gone"], subscribe=True)
-    box.add_control(b"\x1a\x00", b"\x52\x00")
+    box.greet(b"\x32\x00")
+    box.announce([Subscription("gone", True)])
+    box.add_control(b"\x1a\x00")
     put(box, b"\x03\x12\x01m")
-    box.restart(["t", "u"])
+    box.restart([Subscription("t", True), Subscription("u", True)])
     news, message = await batch(box)
     assert news == Rpc(subscriptions=(Subscription("t", True), Subscription("u", True)))
     assert message.publish == (b"m",)
     box.restart([])
     assert box.is_empty
+
+
+async def test_g13_1_a_greeting_is_an_rpc_of_its_own_and_the_first() -> None:
+    box = outbox()
+    put(box, b"\x03\x12\x01m")
+    box.announce([Subscription(f"topic {number}", True) for number in range(250)])
+    box.add_control(b"\x1a\x00")
+    box.greet(b"\x32\x02\x50\x01")
+    first, *rest = await batch(box)
+    assert first == Rpc(control=b"\x32\x02\x50\x01")
+    assert sum(len(rpc.subscriptions) for rpc in rest) == 250
+    box.greet(b"\x32\x00")
+    assert await batch(box) == [Rpc(control=b"\x32\x00")]
+
+
+async def test_extensions_are_queued_as_messages_each_alone() -> None:
+    """An RPC may hold one of them; and parts of messages must not push out control entries."""
+    box = outbox(max_messages=2)
+    assert box.add_extension(frame(b"\x52\x00"))
+    assert box.add_extension(frame(b"\x52\x00"))
+    assert not box.add_extension(frame(b"\x52\x00"))
+    box.add_control(b"\x1a\x00")
+    assert await batch(box) == [Rpc(control=b"\x1a\x00"), Rpc(extensions=b"\x52\x00"), Rpc(extensions=b"\x52\x00")]
 
 
 # --- towards subscribers ----------------------------------------------------------------------------------------------

@@ -1,0 +1,97 @@
+"""What the application sends and receives of messages in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from trio.abc import ReceiveChannel
+
+from ..._util.bounded import BoundedReceiver
+from ...peer_id import PeerId
+from ._partial import PartialMessage
+from ._router import Verdict
+
+MAX_UPDATES = 64
+"""Updates that wait to be received; each is as long as an RPC may be at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartialUpdate:
+    """What a peer sent about a message in parts. Nothing of it is proved.
+
+    Attributes:
+        peer: who sent it.
+        group: which message it is about.
+        parts: parts of it, encoded; empty when none came.
+        metadata: what the peer has and wants, encoded; empty when it did not say.
+    """
+
+    peer: PeerId
+    group: bytes
+    parts: bytes = field(repr=False)
+    metadata: bytes = field(repr=False)
+
+
+class PartialMessages(ReceiveChannel[PartialUpdate]):
+    """The messages in parts of a topic: updates of peers come out, what this host has goes in.
+
+    Attributes:
+        topic: the topic.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        updates: BoundedReceiver[PartialUpdate],
+        publish: Callable[[PartialMessage], None],
+        judge: Callable[[PartialUpdate, Verdict], None],
+    ) -> None:
+        self.topic = topic
+        self._updates = updates
+        self._publish = publish
+        self._judge = judge
+
+    @property
+    def lost(self) -> int:
+        """How many updates were dropped, the oldest first, because they were not received in time."""
+        return self._updates.lost
+
+    def publish(self, message: PartialMessage) -> None:
+        """Tell the peers of the topic that do parts what this host has of ``message``, and send them what they lack.
+
+        To be called again whenever the host has got more of it. From then on peers that tell what they have are
+        answered by the object at once, until it was not published for :attr:`PartialConfig.group_beats` heartbeats.
+        Peers that do not ask for parts get nothing: publish the whole message for them, too.
+
+        Never waits; what finds no room in the queue of a peer is dropped and counted.
+
+        Raises:
+            trio.ClosedResourceError: the channel was left.
+        """
+        self._publish(message)
+
+    def judge(self, update: PartialUpdate, verdict: Verdict) -> None:
+        """Say what the parts in ``update`` were worth: good ones count for the peer, bad ones against it.
+
+        Raises:
+            trio.ClosedResourceError: the channel was left.
+        """
+        self._judge(update, verdict)
+
+    def receive_nowait(self) -> PartialUpdate:
+        """As :meth:`receive`; raises ``trio.WouldBlock`` instead of waiting."""
+        return self._updates.receive_nowait()
+
+    async def receive(self) -> PartialUpdate:
+        """Wait for the next update. Cancelling loses none.
+
+        Raises:
+            trio.EndOfChannel: the pubsub service has ended, and everything was received.
+            trio.ClosedResourceError: the channel was left.
+        """
+        return await self._updates.receive()
+
+    async def aclose(self) -> None:
+        """Drop what is held and receive nothing more."""
+        await self._updates.aclose()

@@ -69,6 +69,7 @@ async def full(options: argparse.Namespace) -> int:
 
 async def _measure(fleet: Fleet, workload: Workload, names: list[str], options: argparse.Namespace) -> list[Row]:
     started = time.monotonic()
+    fleet.pubsub = workload.pubsub
     pairs = pairs_for(workload, names, cross=not options.same)
     rows = await measure(fleet, workload, pairs, repeats=options.repeats, seconds=options.seconds)
     await fleet.end()
@@ -84,6 +85,7 @@ async def profile(options: argparse.Namespace) -> int:
         return 2
     pair = Pair(US, US)
     async with open_fleet(transport=options.transport) as fleet:
+        fleet.pubsub = workload.pubsub
         n = workload.first
         for _ in range(2):
             n = next_size(n, await sample(fleet, workload, pair, n), options.seconds, workload.most)

@@ -23,13 +23,13 @@ _SCHEDULER_CLOCK = 2
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def command(name: str, transport: str = "tcp") -> list[str]:
+def command(name: str, transport: str = "tcp", pubsub: str = "none") -> list[str]:
     """How the peer called ``name`` is started."""
     if name in YARDSTICKS:
         return [sys.executable, "-m", "bench.plain_peer", "--sockets", name, "--quiet", "--pubsub", "none"]
     program = [sys.executable, "-m", "bench.ours_peer"] if name == US else [str(BUILD / f"{name}-peer")]
     listen = "/ip4/127.0.0.1/udp/0/quic-v1" if transport == "quic-v1" else "/ip4/127.0.0.1/tcp/0"
-    return [*program, "--quiet", "--pubsub", "none", "--transport", transport, "--listen", listen]
+    return [*program, "--quiet", "--pubsub", pubsub, "--transport", transport, "--listen", listen]
 
 
 def built(name: str) -> bool:
@@ -65,6 +65,9 @@ class Fleet:
     Args:
         processor: the one they all share; by default they have all.
         transport: what they talk over.
+
+    Attributes:
+        pubsub: what processes that are started from now on use for publishing.
     """
 
     def __init__(self, nursery: trio.Nursery, processor: int | None = None, transport: str = "tcp") -> None:
@@ -73,6 +76,7 @@ class Fleet:
         self._processor = processor
         self._running: dict[tuple[str, str], tuple[Peer, trio.CancelScope]] = {}
         self.versions: dict[str, str] = {}
+        self.pubsub = "none"
 
     async def pair(self, pair: Pair) -> tuple[Peer, Peer]:
         """The two processes of ``pair``."""
@@ -93,7 +97,9 @@ class Fleet:
     async def _run(self, name: str, role: str, *, task_status: trio.TaskStatus[tuple[Peer, trio.CancelScope]]) -> None:
         LOGS.mkdir(exist_ok=True)
         with (LOGS / f"{name}-{role}.log").open("wb") as log, trio.CancelScope() as scope:
-            async with run_peer(f"{name} ({role})", command(name, self._transport), cwd=ROOT, log=log) as peer:
+            async with run_peer(
+                f"{name} ({role})", command(name, self._transport, self.pubsub), cwd=ROOT, log=log
+            ) as peer:
                 if self._processor is not None:
                     os.sched_setaffinity(peer.process.pid, {self._processor})
                 task_status.started((peer, scope))

@@ -1,6 +1,6 @@
 """This library as a peer that is measured: ``python -m bench.ours_peer``.
 
-Speaks as much of interop/CONTRACT.md as the benchmark needs, and two commands more: ``hold`` keeps idle connections
+Speaks as much of interop/CONTRACT.md as the benchmark needs (that of pubsub is in ``gossip``), and two commands more: ``hold`` keeps idle connections
 and streams open, so that the other side's memory can be measured, and ``profile`` tells where the time went.
 """
 
@@ -9,19 +9,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import trio
 
 import libp2p
-from libp2p.abc import Transport, TransportFactory
+from libp2p.abc import Service, Transport, TransportFactory
 from libp2p.events import PeerIdentified
 from libp2p.protocols.perf import PERF, Perf, perf
 from libp2p.protocols.ping import ping
+from libp2p.protocols.pubsub import Pubsub
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
 from libp2p.transports.tcp import Tcp
 
+from .gossip import open_gossip
 from .lines import Command, Results, emit, serve
 from .profiling import KINDS, Calls, Samples
 
@@ -45,12 +46,16 @@ def transports(name: str) -> list[Transport | TransportFactory]:
     return [Tcp()]
 
 
-@asynccontextmanager
-async def open_dialler(transport: str) -> AsyncIterator[libp2p.Host]:
-    """A host that only dials."""
-    services = [Perf(chunk=CHUNK)]
-    async with libp2p.open_host(services=services, transports=transports(transport), config=CONFIG) as host:
-        yield host
+def open_host(
+    transport: str, *services: Service, listen: str | None = None
+) -> AbstractAsyncContextManager[libp2p.Host]:
+    """A host as it is measured."""
+    return libp2p.open_host(
+        listen=[] if listen is None else [listen],
+        services=[Perf(chunk=CHUNK), *services],
+        transports=transports(transport),
+        config=CONFIG,
+    )
 
 
 class Peer:
@@ -118,7 +123,7 @@ class Peer:
 
         async def worker() -> None:
             nonlocal hosts
-            async with open_dialler(self._transport) as host:
+            async with open_host(self._transport) as host:
                 hosts += 1
                 if hosts == parallel:
                     ready.set()
@@ -150,7 +155,7 @@ class Peer:
     async def _hold_one(
         self, addr: str, streams: int, limiter: trio.CapacityLimiter, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        async with open_dialler(self._transport) as host:
+        async with open_host(self._transport) as host:
             async with limiter:
                 with host.subscribe(PeerIdentified) as identified:
                     connection = await host.connect(addr)
@@ -183,23 +188,25 @@ async def _connect_and_use(host: libp2p.Host, addr: str, identify: bool) -> libp
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.ours_peer")
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
-    parser.add_argument("--pubsub", choices=["none"], default="none")
+    parser.add_argument("--pubsub", choices=["gossipsub", "none"], default="none")
     parser.add_argument("--quiet", action="store_true", help="it always is")
     parser.add_argument("--transport", choices=["tcp", "quic-v1"], default="tcp")
     options = parser.parse_args()
+
+    def open_node(pubsub: Pubsub) -> AbstractAsyncContextManager[libp2p.Host]:
+        return open_host(options.transport, pubsub, listen=options.listen)
+
+    pubsub = Pubsub()
+    services = [pubsub] if options.pubsub == "gossipsub" else []
     async with (
-        libp2p.open_host(
-            listen=[options.listen],
-            services=[Perf(chunk=CHUNK)],
-            transports=transports(options.transport),
-            config=CONFIG,
-        ) as host,
+        open_host(options.transport, *services, listen=options.listen) as host,
+        open_gossip(pubsub, open_node) as gossip,
         trio.open_nursery() as nursery,
     ):
         version = f"libp2p-trio {libp2p.__version__}"
         addrs = [str(addr) for addr in host.addrs]
         emit({"event": "ready", "peer_id": str(host.local_peer), "addrs": addrs, "version": version})
-        await serve(Peer(host, nursery, options.transport).commands())
+        await serve(Peer(host, nursery, options.transport).commands() | gossip.commands())
         nursery.cancel_scope.cancel()
 
 

@@ -122,7 +122,7 @@ def _rows(fleet: Fleet, workload: Workload, track: Track, units: dict[str, str])
 def pairs_for(workload: Workload, names: Sequence[str], *, cross: bool) -> list[Pair]:
     """Us alone, each peer alone, then us with each peer in both roles, then the yardsticks."""
     pairs = [Pair(name, name) for name in names]
-    if cross:
+    if cross and not workload.alone:
         us = names[0]
         pairs += [pair for peer in names[1:] for pair in (Pair(us, peer), Pair(peer, us))]
     return pairs + [Pair(name, name) for name in YARDSTICKS if name in workload.yardsticks]

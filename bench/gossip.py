@@ -151,7 +151,7 @@ class Mesh:
 async def run_mesh(open_host: OpenHost, nodes: int, dials: int, *, task_status: trio.TaskStatus[Mesh]) -> None:
     """Run ``nodes`` hosts, each of which dials the ``dials`` next ones."""
     mesh = Mesh()
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         hosts = []
         for _ in range(nodes):
             mesh.pubsubs.append(Pubsub())

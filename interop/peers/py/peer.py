@@ -685,7 +685,7 @@ async def run_mesh(
     arguments: argparse.Namespace, nodes: int, dials: int, *, task_status: trio.TaskStatus[Mesh]
 ) -> None:
     """Run `nodes` hosts, each of which dials the `dials` next ones."""
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         hosts = [make_host(arguments) for _ in range(nodes)]
         pubsubs = []
         for host in hosts:

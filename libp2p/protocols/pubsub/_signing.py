@@ -11,7 +11,7 @@ from ..._util.bounded import LruMap
 from ...crypto.keys import PrivateKey, PublicKey, unmarshal_public_key
 from ...errors import DecodeError
 from ...peer_id import PeerId
-from ._codec import Message, encode_message, signed_bytes
+from ._codec import SIGNATURE_PREFIX, Message, encode_message, encode_proof, signed_bytes
 from ._router import Fault
 
 SEQNO_LENGTH = 8
@@ -64,14 +64,7 @@ class Signer:
         self._seqno += 1
         author, seqno = bytes(self._local), self._seqno.to_bytes(SEQNO_LENGTH, "big")
         unsigned = encode_message(topic=topic, data=data, author=author, seqno=seqno)
-        return encode_message(
-            topic=topic,
-            data=data,
-            author=author,
-            seqno=seqno,
-            signature=self._key.sign(signed_bytes(unsigned)),
-            key=self._attached,
-        )
+        return unsigned + encode_proof(self._key.sign(SIGNATURE_PREFIX + unsigned), self._attached)
 
     def check(self, message: Message) -> Fault | None:
         """Return what is wrong with a message of somebody else, None when nothing is.

@@ -51,6 +51,7 @@ async def test_g7_what_is_wrong_is_dropped_and_counted() -> None:
         assert messages is not None
         for raw in (peer, other):
             await raw.subscribe("t")
+        await pubsub.wait_for_peers("t", 2)
         good = peer.signed(b"good")
         forged = bytearray(peer.signed(b"forged"))
         forged[-1] ^= 1

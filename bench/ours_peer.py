@@ -1,7 +1,8 @@
 """This library as a peer that is measured: ``python -m bench.ours_peer``.
 
-Speaks as much of interop/CONTRACT.md as the benchmark needs (that of pubsub is in ``gossip``), and two commands more: ``hold`` keeps idle connections
-and streams open, so that the other side's memory can be measured, and ``profile`` tells where the time went.
+Speaks as much of interop/CONTRACT.md as the benchmark needs (the commands of pubsub are in ``bench.gossip``), and two
+commands more: ``hold`` keeps idle connections and streams open, so that the other side's memory can be measured, and
+``profile`` tells where the time went.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -35,10 +36,6 @@ from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.peer.peerstore import PeerStore
 from libp2p.pubsub.floodsub import PROTOCOL_ID as FLOODSUB
 from libp2p.pubsub.floodsub import FloodSub
-from libp2p.pubsub.gossipsub import PROTOCOL_ID as MESHSUB_10
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11 as MESHSUB_11
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V12 as MESHSUB_12
-from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb.rpc_pb2 import Message
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.rcmgr import ResourceManager
@@ -56,6 +53,10 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
+
+# With -I this folder is not searched.
+sys.path.append(str(Path(__file__).parent))
+import gossip  # noqa: E402
 
 ECHO = TProtocol("/interop/echo/1.0.0")
 DIGEST = TProtocol("/interop/digest/1.0.0")
@@ -79,14 +80,6 @@ IDENTIFY_TIMEOUT = 10
 PUBSUB_TIMEOUT = 15
 UNLIMITED = 100_000
 """High enough to be out of the way of every suite."""
-
-MESH_TOPIC = "mesh"
-NUMBER_LENGTH = 8
-DELIVERY_PATIENCE = 10
-MESH_SETTLES = 2
-"""Seconds: two heartbeats."""
-QUEUED = 16
-"""Messages that wait for a peer before the publisher does: the package drops the 33rd without a word."""
 
 Results = dict[str, Any] | None
 
@@ -369,8 +362,8 @@ class Commands:
         self._pubsub = pubsub
         self._nursery = nursery
         self._pushed = 0
-        self._counts: dict[str, Count] = {}
-        self._meshes: dict[tuple[int, int], Mesh] = {}
+        self._counts: dict[str, gossip.Count] = {}
+        self._meshes: dict[tuple[int, int], gossip.Mesh] = {}
 
     async def answer(self, command: dict[str, Any]) -> None:
         number, name = command.pop("id"), command.pop("cmd")
@@ -540,7 +533,7 @@ class Commands:
             for connection in self._network.get_connections():
                 await pubsub.wait_for_peer(connection.muxed_conn.peer_id, PUBSUB_TIMEOUT)
             subscription = await pubsub.subscribe(topic)
-            self._counts[topic] = Count()
+            self._counts[topic] = gossip.Count()
             self._nursery.start_soon(self._report_messages, topic, subscription)
 
     async def cmd_unsubscribe(self, topic: str) -> Results:
@@ -553,29 +546,27 @@ class Commands:
         return {"peers": [str(peer) for peer in self._require_pubsub().peer_topics.get(topic, ())]}
 
     async def cmd_publish_many(self, topic: str, total: int, size: int) -> Results:
-        data, started = bytes(size), time.time()
-        for _ in range(total):
-            await publish_with_care(self._require_pubsub(), topic, data)
-        return {"started": started}
+        return await gossip.publish_many(self._require_pubsub(), topic, total, size)
 
     async def cmd_collect(self, topic: str, total: int, patience: float) -> Results:
-        count = self._counts[topic]
-        while count.received < total:
-            count.more = trio.Event()
-            with trio.move_on_after(patience) as waiting:
-                await count.more.wait()
-            if waiting.cancelled_caught:
-                break
-        received, count.received = count.received, 0
-        return {"received": received, "ended": count.last}
+        return await self._counts[topic].collect(total, patience)
 
-    async def cmd_mesh(
-        self, nodes: int, dials: int, total: int, size: int, parallel: int, rate: float = math.inf
-    ) -> Results:
+    async def cmd_mesh(self, nodes: int, dials: int, **load: float) -> Results:
         mesh = self._meshes.get((nodes, dials))
         if mesh is None:
-            mesh = self._meshes[nodes, dials] = await self._nursery.start(run_mesh, self._arguments, nodes, dials)
-        return await mesh.publish_many(total, size, parallel, rate)
+            mesh = self._meshes[nodes, dials] = await self._nursery.start(self._run_mesh, nodes, dials)
+        return await mesh.publish_many(**load)
+
+    async def _run_mesh(self, nodes: int, dials: int, *, task_status: trio.TaskStatus[gossip.Mesh]) -> None:
+        async with AsyncExitStack() as stack:
+            hosts = [make_host(self._arguments) for _ in range(nodes)]
+            pubsubs = []
+            for host in hosts:
+                await stack.enter_async_context(host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]))
+                await host.get_network().event_background_nursery_created.wait()
+                await host.get_network().auto_connector.stop()
+                pubsubs.append(await stack.enter_async_context(gossip.running_gossipsub(host)))
+            await gossip.run_mesh(hosts, pubsubs, dials, task_status)
 
     def _connected(self, peer: str) -> ID:
         """The id of a connected peer. Commands never dial by themselves, as the package would."""
@@ -609,108 +600,10 @@ class Commands:
             sender = ID(message.from_id)
             if sender == self._host.get_id():
                 continue
-            count.received += 1
-            count.last = time.time()
-            count.more.set()
+            count.add()
             if not self._arguments.quiet:
                 data = base64.b64encode(message.data).decode()
                 emit({"event": "message", "topic": topic, "from": str(sender), "data": data})
-
-
-class Count:
-    """Messages of a topic since somebody asked."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.last = 0.0
-        self.more = trio.Event()
-
-
-async def publish_with_care(pubsub: Pubsub, topic: str, data: bytes) -> None:
-    while any(len(queue) >= QUEUED for queue in pubsub.peer_queues.values()):
-        await trio.lowlevel.checkpoint()
-    await pubsub.publish(topic, data)
-
-
-class Mesh:
-    """Hosts of one process that all publish and subscribe to one topic."""
-
-    def __init__(self, pubsubs: list[Pubsub]) -> None:
-        self._pubsubs = pubsubs
-        self._first = 0
-        self._published: list[float] = []
-        self._missing: list[int] = []
-        self._everywhere: list[trio.Event] = []
-        self._latencies: list[float] = []
-
-    async def take_all(self, pubsub: Pubsub, messages: AsyncIterator[Message]) -> None:
-        async for message in messages:
-            number = int.from_bytes(message.data[:NUMBER_LENGTH], "big") - self._first
-            if message.from_id == pubsub.my_id.to_bytes() or number < 0:
-                continue  # its own, or given up
-            self._latencies.append((time.perf_counter() - self._published[number]) * 1000)
-            self._missing[number] -= 1
-            if not self._missing[number]:
-                self._everywhere[number].set()
-
-    async def publish_many(self, total: int, size: int, parallel: int, rate: float) -> Results:
-        """Publish, each time from another host, with at most `parallel` messages that have not reached everybody."""
-        self._first += len(self._published)
-        self._published, self._latencies = [0.0] * total, []
-        self._missing = [len(self._pubsubs) - 1] * total
-        self._everywhere = [trio.Event() for _ in range(total)]
-        numbers = iter(range(total))
-        begun, started = trio.current_time(), time.perf_counter()
-        ended = started
-
-        async def worker() -> None:
-            nonlocal ended
-            for number in numbers:
-                if rate < math.inf:
-                    await trio.sleep_until(begun + number / rate)
-                data = (self._first + number).to_bytes(NUMBER_LENGTH, "big").ljust(size, b"\0")
-                self._published[number] = time.perf_counter()
-                await publish_with_care(self._pubsubs[number % len(self._pubsubs)], MESH_TOPIC, data)
-                with trio.move_on_after(DELIVERY_PATIENCE):
-                    await self._everywhere[number].wait()
-                    ended = time.perf_counter()
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(parallel):
-                nursery.start_soon(worker)
-        return {"seconds": ended - started, "latencies_ms": self._latencies}
-
-
-async def run_mesh(
-    arguments: argparse.Namespace, nodes: int, dials: int, *, task_status: trio.TaskStatus[Mesh]
-) -> None:
-    """Run `nodes` hosts, each of which dials the `dials` next ones."""
-    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-        hosts = [make_host(arguments) for _ in range(nodes)]
-        pubsubs = []
-        for host in hosts:
-            await stack.enter_async_context(host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]))
-            await host.get_network().event_background_nursery_created.wait()
-            await host.get_network().auto_connector.stop()
-            pubsub = await stack.enter_async_context(running_pubsub(host, "gossipsub"))
-            assert pubsub is not None
-            pubsubs.append(pubsub)
-        for number, host in enumerate(hosts):
-            for step in range(1, dials + 1):
-                other = hosts[(number + step) % nodes]
-                await host.get_network().dial_addr(other.get_addrs()[0], other.get_id())
-        mesh = Mesh(pubsubs)
-        for host, pubsub in zip(hosts, pubsubs, strict=True):
-            for connection in host.get_network().get_connections():
-                await pubsub.wait_for_peer(connection.muxed_conn.peer_id, PUBSUB_TIMEOUT)
-        for pubsub in pubsubs:
-            nursery.start_soon(mesh.take_all, pubsub, await pubsub.subscribe(MESH_TOPIC))
-        for pubsub in pubsubs:
-            while len(pubsub.peer_topics.get(MESH_TOPIC, ())) < 2 * dials:
-                await trio.sleep(0.02)
-        await trio.sleep(MESH_SETTLES)
-        task_status.started(mesh)
-        await trio.sleep_forever()
 
 
 async def read_identify(stream: INetStream) -> Identify:
@@ -765,18 +658,12 @@ async def running_pubsub(host: IHost, kind: str) -> AsyncIterator[Pubsub | None]
     if kind == "none":
         yield None
         return
-    if kind == "floodsub":
-        pubsub = Pubsub(host, FloodSub([FLOODSUB]), strict_signing=True)
-        async with background_trio_service(pubsub):
-            await pubsub.wait_until_ready()
+    if kind == "gossipsub":
+        async with gossip.running_gossipsub(host) as pubsub:
             yield pubsub
         return
-    # Degrees and heartbeat as everywhere else. Its protection against spam is for ten messages a second.
-    router = GossipSub(
-        [MESHSUB_12, MESHSUB_11, MESHSUB_10], 6, 5, 12, heartbeat_interval=1, spam_protection_enabled=False
-    )
-    pubsub = Pubsub(host, router, strict_signing=True)
-    async with background_trio_service(pubsub), background_trio_service(router):
+    pubsub = Pubsub(host, FloodSub([FLOODSUB]), strict_signing=True)
+    async with background_trio_service(pubsub):
         await pubsub.wait_until_ready()
         yield pubsub
 

@@ -15,7 +15,7 @@ Source: libp2p/specs pubsub; ``proto/pubsub.proto``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -133,11 +133,6 @@ def decode_rpc(data: bytes, limits: RpcLimits) -> Rpc:
     """
     if len(data) > limits.size:
         raise DecodeError(f"an RPC of {len(data)} bytes is above the limit of {limits.size}")
-    if data[:1] == _ONE_MESSAGE:
-        # By far the most: nothing but one message.
-        size, start = _varint(data, 1, len(data))
-        if start + size == len(data):
-            return Rpc(publish=(data[start:],))
     subscriptions: list[tuple[int, int]] = []
     publish: list[bytes] = []
     control: list[bytes] = []
@@ -165,6 +160,34 @@ def decode_rpc(data: bytes, limits: RpcLimits) -> Rpc:
         control=b"".join(control),
         extensions=b"".join(extensions),
     )
+
+
+def decode_rpcs(frames: Iterable[bytes], limits: RpcLimits) -> Iterator[Rpc]:
+    """The RPCs in ``frames``. Those in a row that hold one message and nothing else, as most do, come as one RPC.
+
+    Raises:
+        DecodeError: as :func:`decode_rpc`, after the RPCs before the bad one were returned.
+    """
+    messages: list[bytes] = []
+    for data in frames:
+        raw = _only_message(data) if len(data) <= limits.size else None
+        if raw is not None:
+            messages.append(raw)
+        if messages and (raw is None or len(messages) == limits.entries):
+            yield Rpc(publish=tuple(messages))
+            messages = []
+        if raw is None:
+            yield decode_rpc(data, limits)
+    if messages:
+        yield Rpc(publish=tuple(messages))
+
+
+def _only_message(data: bytes) -> bytes | None:
+    """The message in an RPC that holds nothing else."""
+    if data[:1] != _ONE_MESSAGE:
+        return None
+    size, start = _varint(data, 1, len(data))
+    return data[start:] if start + size == len(data) else None
 
 
 def _count(data: bytes, start: int, stop: int, limit: int) -> int:

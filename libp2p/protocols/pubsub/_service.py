@@ -26,7 +26,7 @@ from ...errors import DecodeError, RemoteProtocolError
 from ...events import PeerDisconnected, PeerIdentified
 from ...peer_id import PeerId
 from ...wire.framing import FrameBuffer
-from ._codec import Message, MessageId, decode_message, decode_rpc, frame_publish, rpc_overhead
+from ._codec import Message, MessageId, Rpc, decode_message, decode_rpcs, frame_publish, rpc_overhead
 from ._config import PubsubConfig
 from ._control import Exchanged, Prune, encode_prune
 from ._errors import MessageRefused, MessageTooLarge, NoPeers, PeersTooSlow
@@ -378,10 +378,10 @@ class Pubsub(Service):
             # The router knows a peer once it can be answered. Until then the stream's window holds the peer back.
             await link.joined.wait()
             async for chunk in stream:
-                for data in frames.receive_data(chunk):
+                for rpc in decode_rpcs(frames.receive_data(chunk), self._config.rpc):
                     if link.gone or self._host is None:
                         return stream.reset()
-                    await self._take_rpc(link, data)
+                    await self._take_rpc(link, rpc)
         except DecodeError as exc:
             raise RemoteProtocolError(f"pubsub: {exc}") from exc
         finally:
@@ -392,8 +392,7 @@ class Pubsub(Service):
 
     # --- messages of others
 
-    async def _take_rpc(self, link: Link, data: bytes) -> None:
-        rpc = decode_rpc(data, self._config.rpc)
+    async def _take_rpc(self, link: Link, rpc: Rpc) -> None:
         decoded = [self._decode(link.peer, raw) for raw in rpc.publish]
         messages = [message for message in decoded if message is not None]
         actions = self._router.receive_rpc(link.peer, rpc, messages, trio.current_time())

@@ -38,6 +38,10 @@ type request struct {
 	Download int64       `json:"download"`
 	Chunk    int64       `json:"chunk"`
 	Identify bool        `json:"identify"`
+	Nodes    int         `json:"nodes"`
+	Dials    int         `json:"dials"`
+	Rate     float64     `json:"rate"`
+	Patience float64     `json:"patience"`
 	Data     []byte      `json:"data"` // encoding/json turns base64 into bytes
 }
 
@@ -95,6 +99,8 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 		return nil, n.host.Network().ClosePeer(req.Peer.ID)
 	case "subscribe", "unsubscribe", "publish", "topic_peers":
 		return n.executePubSub(ctx, req)
+	case "publish_many", "collect", "mesh":
+		return n.gossip(ctx, req)
 	default:
 		return nil, fmt.Errorf("unknown command %q", req.Cmd)
 	}

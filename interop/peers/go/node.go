@@ -62,6 +62,9 @@ type node struct {
 	topics     *topics        // nil with --pubsub none
 	running    sync.WaitGroup // commands not yet answered
 
+	meshMu sync.Mutex
+	mesh   *mesh // made when first wanted
+
 	sinkGate *gate
 	pushed   atomic.Pointer[atomic.Int64] // of the running or last push
 	sunk     atomic.Pointer[atomic.Int64] // of the running or last sink handler
@@ -117,7 +120,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	n.reportConnections()
 	n.serveStreams()
 	if opts.pubsub != "none" {
-		if n.topics, err = newTopics(ctx, h, opts.pubsub, out); err != nil {
+		if n.topics, err = newTopics(ctx, h, opts.pubsub, out, opts.quiet); err != nil {
 			return nil, fmt.Errorf("%s: %w", opts.pubsub, err)
 		}
 	}

@@ -20,13 +20,15 @@ type topics struct {
 	pubsub *pubsub.PubSub
 	host   host.Host
 	out    *lineWriter
+	quiet  bool
 
 	mu     sync.Mutex
+	counts map[string]*count
 	joined map[string]*pubsub.Topic
 	subs   map[string]*pubsub.Subscription
 }
 
-func newTopics(ctx context.Context, h host.Host, router string, out *lineWriter) (*topics, error) {
+func newTopics(ctx context.Context, h host.Host, router string, out *lineWriter, quiet bool) (*topics, error) {
 	start := pubsub.NewFloodSub
 	if router == "gossipsub" {
 		start = pubsub.NewGossipSub
@@ -43,6 +45,8 @@ func newTopics(ctx context.Context, h host.Host, router string, out *lineWriter)
 		pubsub: ps,
 		host:   h,
 		out:    out,
+		quiet:  quiet,
+		counts: make(map[string]*count),
 		joined: make(map[string]*pubsub.Topic),
 		subs:   make(map[string]*pubsub.Subscription),
 	}, nil
@@ -80,16 +84,28 @@ func (t *topics) subscribe(ctx context.Context, name string) error {
 		return err
 	}
 	t.subs[name] = sub
-	go t.report(ctx, sub)
+	t.counts[name] = newCount()
+	go t.report(ctx, sub, t.counts[name])
 	return nil
 }
 
-func (t *topics) report(ctx context.Context, sub *pubsub.Subscription) {
+// count is nil for a topic that was never subscribed to.
+func (t *topics) count(name string) *count {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts[name]
+}
+
+func (t *topics) report(ctx context.Context, sub *pubsub.Subscription, received *count) {
 	for {
 		// The only errors are a cancelled subscription and the end of it all.
 		message, err := sub.Next(ctx)
 		if err != nil {
 			return
+		}
+		received.add()
+		if t.quiet {
+			continue
 		}
 		t.out.write(map[string]any{
 			"event": "message",

@@ -183,10 +183,13 @@ def decode_rpcs(frames: Iterable[bytes], limits: RpcLimits) -> Iterator[Rpc]:
 
 
 def _only_message(data: bytes) -> bytes | None:
-    """The message in an RPC that holds nothing else."""
+    """The message in an RPC that holds nothing else. None for other RPCs, malformed ones among them."""
     if data[:1] != _ONE_MESSAGE:
         return None
-    size, start = _varint(data, 1, len(data))
+    try:
+        size, start = _varint(data, 1, len(data))
+    except DecodeError:
+        return None
     return data[start:] if start + size == len(data) else None
 
 

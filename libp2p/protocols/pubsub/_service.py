@@ -485,11 +485,11 @@ class Pubsub(Service):
         limit = self._config.rpc.size
         if len(data) > limit:
             raise MessageTooLarge(len(data), limit)
-        raw = signer.sign(topic, data)
-        size = len(raw) + rpc_overhead(len(raw))
+        made = signer.sign(topic, data)
+        size = len(made.raw) + rpc_overhead(len(made.raw))
         if size > limit:
             raise MessageTooLarge(size, limit)
-        message = self._application.identify(host, decode_message(raw, host.local_peer))
+        message = self._application.identify(host, made)
         if message is None:
             raise MessageRefused(topic, Verdict.IGNORE)
         return message

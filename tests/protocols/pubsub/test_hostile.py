@@ -8,6 +8,7 @@ import trio
 from libp2p.errors import NegotiationError, StreamReset
 from libp2p.protocols.pubsub import (
     MESHSUB_12,
+    Message,
     Pubsub,
     PubsubConfig,
 )
@@ -63,7 +64,11 @@ async def test_what_is_known_by_another_id_is_another_message() -> None:
         assert messages is not None
         raw = peer.signed(b"x")
         for message_id in (b"one", b"two"):
-            pubsub.set_message_id("t", lambda _, found=message_id: found)
+
+            def identify(_: Message, found: bytes = message_id) -> bytes:
+                return found
+
+            pubsub.set_message_id("t", identify)
             await peer.publish(raw, raw)
             assert (await messages.receive()).id == message_id
         await settled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_ps8_author_and_number() -> None:
 @pytest.mark.parametrize("key", [THEIRS, RSA], ids=["ed25519", "rsa"])
 def test_a_message_of_ours_is_what_its_bytes_say(policy: SignaturePolicy, key: PrivateKey) -> None:
     data = bytearray(b"data")
-    message = Signer(policy, key, seqno=99).sign("t", data)
+    message = Signer(policy, key, seqno=99).sign("t", cast("bytes", data))
     data[0] = 0  # the caller may use its buffer again
     assert message == decode_message(message.raw, peer_of(key))
     assert message.data == b"data"

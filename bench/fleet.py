@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from interop.peer import BUILD, Peer, run_peer
+from interop.peer import BUILD, Peer, PeerFailed, run_peer
 
 ROOT = Path(__file__).parent.parent
 LOGS = Path(__file__).parent / ".cache"
@@ -38,9 +38,12 @@ def built(name: str) -> bool:
 
 
 def cpu_seconds(peer: Peer) -> float:
-    """CPU time its process has used, in all threads, those of the kernel's part included."""
+    """CPU time its process has used, in all threads, those of the kernel's part included. Raises PeerFailed."""
     # What clock_getcpuclockid(3) makes of a process id: exact, where /proc counts in hundredths of a second.
-    return time.clock_gettime(~peer.process.pid << 3 | _SCHEDULER_CLOCK)
+    try:
+        return time.clock_gettime(~peer.process.pid << 3 | _SCHEDULER_CLOCK)
+    except OSError as exc:
+        raise PeerFailed(f"{peer.name} died") from exc
 
 
 def resident_bytes(peer: Peer) -> int:

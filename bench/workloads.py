@@ -365,7 +365,7 @@ WORKLOADS = [
         name="gossip_mesh",
         title=f"gossipsub, {NODES} nodes in one process: deliveries",
         run=meshed(parallel=64),
-        first=100,
+        first=20,
         most=20_000,
         main="rate",
         units=_MESH,

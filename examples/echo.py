@@ -27,8 +27,7 @@ async def serve() -> None:
 
 async def send(addr: str, line: bytes) -> None:
     async with libp2p.open_host() as host, await host.open_stream(addr, ECHO) as stream:
-        await stream.send_all(line)
-        await stream.send_eof()
+        await stream.send_eof(line)
         print(b"".join([chunk async for chunk in stream]).decode())
 
 

@@ -238,6 +238,7 @@ class Stream(HalfCloseableStream, ABC):
     """One bidirectional, flow-controlled stream of a connection.
 
     ``async with stream:`` closes on normal exit and *resets* on exit by exception: half an answer must not look whole.
+    Leaving the block is no checkpoint.
 
     | situation | ``receive_some`` | ``send_all`` |
     | --- | --- | --- |
@@ -271,6 +272,35 @@ class Stream(HalfCloseableStream, ABC):
         """
 
     @abstractmethod
+    def receive_nowait(self) -> bytes:
+        """The next chunk if it is there already; ``b""`` at the end of the stream.
+
+        What :meth:`receive_some` does, without its checkpoint: for whoever takes all that is there at once. Nothing
+        more arrives while no other task runs, so a loop of these ends.
+
+        Raises:
+            trio.WouldBlock: it is not there yet. Also when the peer's answer to what was negotiated is still to be
+                checked: the first read of a stream opened here is ``receive_some``.
+            trio.BusyResourceError: another task is receiving.
+            trio.ClosedResourceError, StreamReset, ConnectionClosed: as ``receive_some``.
+        """
+
+    @abstractmethod
+    async def send_eof(self, last: Buffer = b"") -> None:
+        """Send ``last``, then half-close: the peer reads to the end, this side goes on reading. Idempotent.
+
+        One step where ``send_all`` and ``send_eof`` are two.
+
+        Raises:
+            trio.BusyResourceError: another task is sending.
+            trio.ClosedResourceError, StreamReset, ConnectionClosed: as ``send_all``.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """What ``aclose`` does, without its checkpoint. Synchronous, idempotent."""
+
+    @abstractmethod
     def reset(self, code: int = 0) -> None:
         """End both directions at once and tell the peer. Synchronous, idempotent."""
 
@@ -280,7 +310,7 @@ class Stream(HalfCloseableStream, ABC):
         """Close, or reset when the block is left by an exception."""
         if exc_type is not None:
             self.reset()
-        await self.aclose()
+        self.close()
 
 
 class Agreement(Protocol):
@@ -309,14 +339,6 @@ class MuxedStream(Stream, ABC):
 
     on_end: Callable[[], None] | None
     """Called once, when the stream is closed or reset, by whichever side, or its connection is lost."""
-
-    @abstractmethod
-    def receive_nowait(self) -> bytes:
-        """The next chunk if it is there already.
-
-        Raises:
-            trio.WouldBlock: it is not, or nothing will come.
-        """
 
     @abstractmethod
     def unread(self, data: bytes) -> None:

@@ -190,7 +190,8 @@ class MachineStream(MuxedStream):
                 raise self._failure()
             if self._eof:
                 return False
-            self._send_prefix()
+            if self._prefix:
+                self._send_prefix()
             self._mux.about_to_read(self)
             if self._failure is not None:
                 continue  # the write found the connection lost: nobody would wake this task any more
@@ -214,12 +215,22 @@ class MachineStream(MuxedStream):
         return chunk[start:] if start else chunk
 
     def receive_nowait(self) -> bytes:
-        """The next chunk if it is there already. Raises ``trio.WouldBlock`` when it is not, or nothing will come."""
-        if not self._chunks or self._busy_reading:
+        """The next chunk, or the end, or ``trio.WouldBlock``; see :class:`libp2p.abc.Stream`."""
+        if self._busy_reading:
+            raise trio.BusyResourceError("another task is reading from this stream")
+        if self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
+        if self._opening is not None:
             raise trio.WouldBlock
-        chunk = self._next_chunk(None)
-        self._consumed(len(chunk))
-        return chunk
+        if self._chunks:
+            chunk = self._next_chunk(None)
+            self._consumed(len(chunk))
+            return chunk
+        if self._failure is not None:
+            raise self._failure()
+        if self._eof:
+            return b""
+        raise trio.WouldBlock
 
     # --- negotiation
 
@@ -279,9 +290,8 @@ class MachineStream(MuxedStream):
         raise self._failure()
 
     def _send_prefix(self) -> None:
-        if self._prefix:
-            prefix, self._prefix = self._prefix, b""
-            self._mux.send_now(self, prefix)
+        prefix, self._prefix = self._prefix, b""
+        self._mux.send_now(self, prefix)
 
     # --- writing
 
@@ -377,14 +387,20 @@ class MachineStream(MuxedStream):
             self._busy_writing = False
             self._mux.pass_turn()
 
-    async def send_eof(self) -> None:
-        """Half-close: the peer reads to the end, this side goes on reading. Idempotent."""
+    async def send_eof(self, last: Buffer = b"") -> None:
+        """Send ``last``, then half-close; see :class:`libp2p.abc.Stream`."""
+        if last:
+            try:
+                self.send_nowait(last)
+            except trio.WouldBlock:
+                await self.send_all(last)
         if self._busy_writing:
             raise trio.BusyResourceError("another task is writing to this stream")
         if not self._sent_eof:
             if self._stopped is None:  # a peer that reads no more will not miss it
                 self._check_writable()
-            self._send_prefix()
+            if self._prefix:
+                self._send_prefix()
             self._sent_eof = True
             self._mux.machine.send_eof(self.id)
             self._mux.flush_later()
@@ -401,23 +417,28 @@ class MachineStream(MuxedStream):
             if self._failure is None:
                 self._mux.reset(self, code)
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Send what is queued and FIN, and stop reading. Does not wait for the peer.
 
         When another task is in the middle of ``send_all`` the stream is reset instead: half a message must not look
         whole.
         """
-        if not self._closed:
-            if self._busy_writing:
-                self.reset()
-            else:
-                if self._failure is None:
-                    self._send_prefix()
-                self._close()
-                if self._failure is None:
-                    self._mux.close(self, send_eof=not self._sent_eof)
-                    self._sent_eof = True
-                    self._mux.flush_later()
+        if self._closed:
+            return
+        if self._busy_writing:
+            self.reset()
+            return
+        if self._prefix and self._failure is None:
+            self._send_prefix()
+        self._close()
+        if self._failure is None:
+            self._mux.close(self, send_eof=not self._sent_eof)
+            self._sent_eof = True
+            self._mux.flush_later()
+
+    async def aclose(self) -> None:
+        """:meth:`close`, and a checkpoint."""
+        self.close()
         await checkpoint()
 
     def _close(self) -> None:

@@ -70,6 +70,26 @@ _HEADER = encode(MULTISTREAM)
 _NA_LINE = encode(_NA)
 
 
+@lru_cache(maxsize=256)
+def _greeting(protocol: str) -> bytes:
+    """Header and ``protocol``: what a dialer with one proposal says, and a listener that agrees to the first."""
+    return _HEADER + encode(protocol)
+
+
+def _first_proposal(data: bytes | bytearray) -> str | None:
+    """The proposal behind a header, if ``data`` begins with both, whole; else it has to be read line by line."""
+    start = len(_HEADER)
+    if not data.startswith(_HEADER) or len(data) <= start or not 0 < data[start] < 0x80:
+        return None
+    end = start + data[start]
+    if len(data) <= end or data[end] != 0x0A:
+        return None
+    try:
+        return data[start + 1 : end].decode()
+    except UnicodeDecodeError:
+        return None
+
+
 class _Lines:
     """Splits a byte stream into messages; holds at most one incomplete message."""
 
@@ -109,15 +129,6 @@ class _Lines:
         except UnicodeDecodeError:
             raise RemoteProtocolError("multistream message is not text") from None
 
-    def greets(self, data: bytes | bytearray) -> bool:
-        """Take ``data``. Whether it begins with the header, whole: the usual case, told without parsing."""
-        if self._buffer or not data.startswith(_HEADER):
-            self.feed(data)
-            return False
-        self._buffer = bytes(data[len(_HEADER) :])
-        self.taken += len(_HEADER)
-        return True
-
     def take_rest(self) -> bytes:
         rest, self._buffer = self._buffer, b""
         return rest
@@ -132,10 +143,10 @@ class Dialer:
         if not protocols:
             raise LocalProtocolError("nothing to propose")
         self._protocols = tuple(protocols)
-        self._lines = _Lines()
+        self._lines: _Lines | None = None
         self._greeted = False
         self._rejected = 0
-        self._output = [_HEADER, encode(self._protocols[0])]
+        self._output = [_greeting(self._protocols[0])]
 
     @property
     def proposal(self) -> str:
@@ -157,10 +168,12 @@ class Dialer:
             NegotiationError: the listener speaks none of the protocols.
             RemoteProtocolError: the listener broke the rules.
         """
-        if self._greeted:
-            self._lines.feed(data)
-        else:
-            self._greeted = self._lines.greets(data)
+        if self._lines is None:
+            whole = _greeting(self._protocols[0])
+            if data.startswith(whole):  # the usual answer, told without parsing
+                return Agreed(self._protocols[0], bytes(data[len(whole) :]))
+            self._lines = _Lines()
+        self._lines.feed(data)
         while (line := self._lines.next()) is not None:
             if not self._greeted:
                 if line != MULTISTREAM:
@@ -187,7 +200,7 @@ class Listener:
 
     def __init__(self, supports: Callable[[str], bool]) -> None:
         self._supports = supports
-        self._lines = _Lines()
+        self._lines: _Lines | None = None
         self._greeted = False
         self._offered: list[str] = []
         self._output: list[bytes] = []
@@ -207,15 +220,20 @@ class Listener:
             NegotiationError: the dialer ran through its allowance without a match.
             RemoteProtocolError: the dialer broke the rules.
         """
-        if self._greeted:
-            self._lines.feed(data)
-        elif self._lines.greets(data):
-            self._greet()
+        if self._lines is None:
+            first = _first_proposal(data)
+            if first is not None and first != _LS and self._supports(first):  # the usual case, told without parsing
+                whole = _greeting(first)
+                self._output.append(whole)
+                return Agreed(first, bytes(data[len(whole) :]))
+            self._lines = _Lines()
+        self._lines.feed(data)
         while (line := self._lines.next()) is not None:
             if not self._greeted:
                 if line != MULTISTREAM:
                     raise RemoteProtocolError(f"expected the multistream header, got {line[:80]!r}")
-                self._greet()
+                self._greeted = True
+                self._output.append(_HEADER)
                 continue
             if line != _LS and self._supports(line):
                 self._output.append(encode(line))
@@ -228,10 +246,6 @@ class Listener:
                     f"the peer made {len(self._offered)} proposals without a match", offered=self._offered
                 )
         return None
-
-    def _greet(self) -> None:
-        self._greeted = True
-        self._output.append(_HEADER)
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -18,14 +18,17 @@ from dataclasses import dataclass
 
 import trio
 
+from .._util.eager import receive_eagerly, send_eagerly
 from ..abc import Buffer, Host, ProtocolId, Service, Stream, StreamHandler, Target
 from ..errors import RemoteProtocolError
 
 PERF: ProtocolId = "/perf/1.0.0"
 CHUNK = 256 * 1024
 """Bytes given to the stream at a time."""
-TURN = 64 * 1024
-"""Bytes of small chunks that are sent without giving other tasks a turn."""
+TURN = 256 * 1024
+"""Bytes that are sent without giving other tasks a turn."""
+LEAST = 1024
+"""What a chunk counts at least towards a turn."""
 
 _header = struct.Struct(">Q")
 
@@ -63,7 +66,7 @@ class Perf(Service):
 
     async def _answer(self, stream: Stream) -> None:
         wanted = await _receive_header(stream)
-        while await stream.receive_some():
+        while await receive_eagerly(stream):
             pass
         await _send(stream, b"", wanted, self._chunk)
 
@@ -93,7 +96,7 @@ async def perf(host: Host, target: Target, *, upload: int, download: int, chunk:
         received = len(data := await stream.receive_some())
         turned = trio.current_time() if upload else started
         while data:
-            received += len(data := await stream.receive_some())
+            received += len(data := await receive_eagerly(stream))
             if received > download:
                 break
         ended = trio.current_time()
@@ -108,35 +111,34 @@ async def perf(host: Host, target: Target, *, upload: int, download: int, chunk:
 
 
 async def _receive_header(stream: Stream) -> int:
-    header = bytearray()
+    """How much is asked for. What follows the header in its last chunk is upload, and of no meaning."""
+    header = await receive_eagerly(stream)
     while len(header) < _header.size:
-        data = await stream.receive_some(_header.size - len(header))
+        data = await receive_eagerly(stream)
         if not data:
             raise RemoteProtocolError(f"the stream ended within its header of {_header.size} bytes")
-        header += data
-    number: int = _header.unpack(header)[0]
+        header = header + data
+    number: int = _header.unpack_from(header)[0]
     return number
 
 
 async def _send(stream: Stream, first: bytes, size: int, chunk: int) -> None:
-    """Send ``first`` and ``size`` bytes more, of no meaning; both in one piece when they are few."""
+    """Send ``first`` and ``size`` bytes more, of no meaning."""
     blank = bytes(min(size, chunk))
-    if first:
-        data: Buffer = first + blank[: max(chunk - len(first), 1)] if size else first
-        await stream.send_all(data)
-        size -= len(data) - len(first)
+    data: Buffer = first + blank[: max(chunk - len(first), 1)]  # in one piece when they are few
+    size -= len(data) - len(first)
     queued = 0  # since others had a turn
-    while size >= chunk:
-        queued += chunk
-        if queued >= TURN or not _sent_now(stream, blank):
-            await stream.send_all(blank)
+    while size:
+        queued += max(len(data), LEAST)
+        if queued >= TURN or not _sent_now(stream, data):
+            await stream.send_all(data)
             queued = 0
-        size -= chunk
-    if size:
-        await stream.send_all(memoryview(blank)[:size])
+        data = blank if size >= chunk else memoryview(blank)[:size]
+        size -= len(data)
+    await send_eagerly(stream, data)
 
 
-def _sent_now(stream: Stream, data: bytes) -> bool:
+def _sent_now(stream: Stream, data: Buffer) -> bool:
     try:
         stream.send_nowait(data)
     except trio.WouldBlock:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from .._util.conflict import ConflictGuard
+from .._util.eager import send_eagerly
 from ..abc import Host, ProtocolId, Service, Stream, StreamHandler, Target
 from ..errors import RemoteProtocolError, ServiceError
 
@@ -74,7 +75,7 @@ class Ping(Service):
                 whole = len(data) // SIZE * SIZE
                 rest = data[whole:]
                 if whole:
-                    await stream.send_all(data[:whole])
+                    await send_eagerly(stream, data[:whole])
 
 
 class PingSession:
@@ -124,7 +125,7 @@ class PingSession:
         payload = secrets.token_bytes(SIZE)
         try:
             sent_at = trio.current_time()
-            await stream.send_all(payload)
+            await send_eagerly(stream, payload)
             answer = await _receive_payload(stream)
             elapsed = trio.current_time() - sent_at
             if not answer:

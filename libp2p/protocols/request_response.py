@@ -124,8 +124,7 @@ class RequestResponse(Service):
         try:
             with trio.fail_after(self._timeout):
                 async with await host.open_stream(target, self.protocol) as stream:
-                    await stream.send_all(frame(data))
-                    await stream.send_eof()
+                    await stream.send_eof(frame(data))
                     return await _receive(stream, self._max_response, "response")
         except trio.TooSlowError as exc:
             raise RequestTimeout(target, self._timeout) from exc
@@ -138,7 +137,7 @@ class RequestResponse(Service):
         if len(response) > self._max_response:
             raise ValueError(f"the response of {len(response)} bytes is above the limit of {self._max_response}")
         with trio.fail_after(self._timeout):
-            await stream.send_all(frame(response))
+            await stream.send_eof(frame(response))
 
 
 async def _receive(stream: Stream, max_length: int, what: str) -> bytes:

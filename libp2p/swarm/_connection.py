@@ -87,6 +87,7 @@ class SwarmConnection(Connection):
         "_nursery",
         "_over",
         "_peer",
+        "_peer_key",
         "_peerstore",
         "_remote_addr",
         "_remote_key",
@@ -117,6 +118,7 @@ class SwarmConnection(Connection):
         config: StreamConfig,
     ) -> None:
         self._peer = upgraded.remote_peer
+        self._peer_key = bytes(upgraded.remote_peer)  # hashed many times for each stream
         self._remote_key = upgraded.remote_key
         self._direction = direction
         self._local_addr = upgraded.local_addr
@@ -210,7 +212,7 @@ class SwarmConnection(Connection):
     def _accept(self, stream: MuxedStream) -> None:
         assert self._nursery is not None
         try:
-            token = self._scopes.reserve_stream(self, self.peer, inbound=True)
+            token = self._scopes.reserve_stream(self, self._peer_key, inbound=True)
         except LimitExceeded:
             stream.reset(RESOURCE_LIMIT)
             return
@@ -227,7 +229,7 @@ class SwarmConnection(Connection):
         token.release()
 
     async def _serve(self, stream: MuxedStream, token: StreamToken) -> None:
-        with self._containment.contain("stream from", self.peer):
+        with self._containment.contain("stream from", self._peer):
             try:
                 agreed = await self._agree(stream)
                 stream.protocol = agreed.protocol
@@ -286,7 +288,7 @@ class SwarmConnection(Connection):
         """
         if not protocols:
             raise ValueError("name at least one protocol")
-        token = self._scopes.reserve_stream(self, self.peer, inbound=False, protocol=protocols[0])
+        token = self._scopes.reserve_stream(self, self._peer_key, inbound=False, protocol=protocols[0])
         try:
             stream = await self._open_muxed()
         except BaseException:
@@ -294,7 +296,7 @@ class SwarmConnection(Connection):
             raise
         self._adopt(stream, token)
         try:
-            known = self._peerstore.protocols(self.peer)
+            known = self._peerstore.protocols(self._peer)
             chosen = next((protocol for protocol in protocols if protocol in known), None)
             if chosen is not None:
                 stream.begin_optimistic(Dialer((chosen,)), chosen)

@@ -232,4 +232,4 @@ def test_M1_a_flood_in_one_piece_costs_no_more() -> None:
 def test_M2_an_incomplete_line_is_held_within_bounds() -> None:
     listener = _listener()
     listener.receive_data(HEADER + uvarint(1024) + b"x" * 1023)
-    assert len(listener._lines._buffer) <= 2048
+    assert listener._lines is not None and len(listener._lines._buffer) <= 2048

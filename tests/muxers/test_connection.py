@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 
 from libp2p._util.stream import MachineStream
 from libp2p.abc import Direction
@@ -16,7 +16,7 @@ from libp2p.multistream._machine import encode
 from libp2p.muxers.yamux import Yamux
 from libp2p.security.plaintext import PlaintextStream
 from tests.muxers import raw
-from tests.muxers.raw import ACK, GOAWAY, RST, SYN
+from tests.muxers.raw import ACK, FIN, GOAWAY, RST, SYN
 from tests.muxers.wire import Rig, Wire, congest, outcome_of, running
 
 ticks = pytest.mark.real_clock("writes wait for the end of a tick only under a clock that does not jump")
@@ -176,6 +176,48 @@ async def test_receive_nowait_in_the_middle_of_a_chunk() -> None:
         assert rig.conn.machine.buffered == 0
 
 
+async def test_receive_nowait_tells_the_end_and_the_failure() -> None:
+    """What ``receive_some`` would tell without waiting, and ``WouldBlock`` where it would wait."""
+    async with running() as rig:
+        rig.wire.feed(raw.data(2, b"all", SYN | FIN))
+        await wait_all_tasks_blocked()
+        stream = rig.accepted[0]
+        assert stream.receive_nowait() == b"all"
+        assert stream.receive_nowait() == b""
+        rig.wire.feed(raw.data(4, b"lost", SYN), raw.window(4, 7, RST))
+        await wait_all_tasks_blocked()
+        with pytest.raises(StreamReset) as caught:
+            rig.accepted[1].receive_nowait()
+        assert caught.value.code == 7
+        stream.close()
+        with pytest.raises(trio.ClosedResourceError):
+            stream.receive_nowait()
+
+
+async def test_receive_nowait_while_another_task_reads() -> None:
+    async with running() as rig, trio.open_nursery() as nursery:
+        stream = await rig.conn.open_stream()
+        nursery.start_soon(stream.receive_some)
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            stream.receive_nowait()
+        nursery.cancel_scope.cancel()
+
+
+async def test_receive_nowait_leaves_the_negotiation_to_receive_some() -> None:
+    """The answer is not the application's, even when it has arrived."""
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        stream.begin_optimistic(Dialer((PROTOCOL,)), PROTOCOL)
+        stream.send_nowait(b"hello?")
+        await trio.sleep(0.01)
+        rig.wire.feed(raw.data(stream.id, AGREED + b"hello", ACK))
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.WouldBlock):
+            stream.receive_nowait()
+        assert await stream.receive_some() == b"hello"
+
+
 async def test_small_chunks_that_wait_together_are_read_together() -> None:
     """Large ones stay as they are, and neither order nor credit is lost."""
     async with running() as rig:
@@ -222,6 +264,46 @@ async def test_send_nowait_queues_all_or_nothing() -> None:
             stream.send_nowait(b"x")
         await trio.sleep(0.01)
         assert b"".join(frame.payload for frame in rig.wire.frames) == b"first" + bytes(raw.WINDOW_SIZE - 5)
+
+
+async def test_send_eof_sends_the_last_bytes_with_the_end() -> None:
+    """In one write, and waiting for the window where it must; once."""
+    async with running() as rig, trio.open_nursery() as nursery:
+        stream = await rig.conn.open_stream()
+        await stream.send_eof(b"last")
+        await trio.sleep(0.01)
+        assert [(frame.payload, bool(frame.flags & FIN)) for frame in rig.wire.frames] == [
+            (b"last", False),
+            (b"", True),
+        ]
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.send_eof(b"more")
+        await stream.send_eof()
+        large = await rig.conn.open_stream()
+        nursery.start_soon(large.send_eof, bytes(raw.WINDOW_SIZE + 1))
+        await wait_all_tasks_blocked()
+        assert not any(frame.flags & FIN for frame in rig.wire.frames[2:])
+        rig.wire.feed(raw.window(large.id, 1, ACK))
+        await trio.sleep(0.01)
+        assert sum(len(frame.payload) for frame in rig.wire.frames[2:]) == raw.WINDOW_SIZE + 1
+        assert rig.wire.frames[-1].flags & FIN
+
+
+async def test_leaving_the_block_closes_without_a_checkpoint() -> None:
+    """And resets when it is left by an exception."""
+    async with running() as rig:
+        stream = await rig.conn.open_stream()
+        with assert_no_checkpoints():
+            async with stream:
+                stream.send_nowait(b"x")
+        other = await rig.conn.open_stream()
+        with pytest.raises(ValueError):
+            async with other:
+                other.send_nowait(b"half")
+                raise ValueError
+        await trio.sleep(0.01)
+        assert [frame.flags & (FIN | RST) for frame in rig.wire.frames if frame.stream == stream.id][-1] == FIN
+        assert [frame.flags & (FIN | RST) for frame in rig.wire.frames if frame.stream == other.id][-1] == RST
 
 
 async def test_send_nowait_where_the_kernel_is_full() -> None:

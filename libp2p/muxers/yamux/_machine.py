@@ -174,6 +174,9 @@ class YamuxMachine(YamuxSender):
         events: list[MuxEvent],
     ) -> int:  # fmt: skip
         """Handle a data frame whose payload begins at ``pos``; return where what follows begins."""
+        if flags == FIN and not length and stream is not None and not stream.unacked:
+            self._on_fin(stream, events)  # as below, for the frame that ends most streams
+            return pos
         if stream is not None and stream.flags & SYN:
             stream = None  # not announced yet: the peer cannot know it
         if stream is not None:

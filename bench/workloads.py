@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import trio
 
-from interop.peer import Peer
+from interop.peer import Peer, PeerFailed
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -224,8 +224,10 @@ def published(size: int) -> Run:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(ask, server, "collect", patience=PATIENCE))
             nursery.start_soon(partial(ask, client, "publish_many", size=size))
-        seconds = answers["collect"]["ended"] - answers["publish_many"]["started"]
         received = answers["collect"]["received"]
+        if not received:
+            raise PeerFailed("no message arrived")
+        seconds = answers["collect"]["ended"] - answers["publish_many"]["started"]
         metrics = {"rate": received / seconds, "lost": 100 * (1 - received / n)}
         return Outcome(seconds, metrics)
 

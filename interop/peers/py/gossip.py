@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 from libp2p.abc import IHost
@@ -16,6 +16,7 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb.rpc_pb2 import Message
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
+from multiaddr import Multiaddr
 
 TIMEOUT = 15
 MESH_TOPIC = "mesh"
@@ -128,19 +129,23 @@ class Mesh:
         return {"seconds": ended - started, "latencies_ms": self._latencies}
 
 
-async def run_mesh(
-    hosts: list[IHost], pubsubs: list[Pubsub], dials: int, task_status: trio.TaskStatus[Mesh]
-) -> None:
-    """Let each of `hosts` dial the `dials` next ones and subscribe."""
-    for number, host in enumerate(hosts):
-        for step in range(1, dials + 1):
-            other = hosts[(number + step) % len(hosts)]
-            await host.get_network().dial_addr(other.get_addrs()[0], other.get_id())
-    for host, pubsub in zip(hosts, pubsubs, strict=True):
-        for connection in host.get_network().get_connections():
-            await pubsub.wait_for_peer(connection.muxed_conn.peer_id, TIMEOUT)
-    mesh = Mesh(pubsubs)
-    async with trio.open_nursery() as nursery:
+async def run_mesh(hosts: list[IHost], dials: int, *, task_status: trio.TaskStatus[Mesh]) -> None:
+    """Run `hosts`, each of which dials the `dials` next ones and subscribes."""
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        pubsubs = []
+        for host in hosts:
+            await stack.enter_async_context(host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]))
+            await host.get_network().event_background_nursery_created.wait()
+            await host.get_network().auto_connector.stop()
+            pubsubs.append(await stack.enter_async_context(running_gossipsub(host)))
+        for number, host in enumerate(hosts):
+            for step in range(1, dials + 1):
+                other = hosts[(number + step) % len(hosts)]
+                await host.get_network().dial_addr(other.get_addrs()[0], other.get_id())
+        for host, pubsub in zip(hosts, pubsubs, strict=True):
+            for connection in host.get_network().get_connections():
+                await pubsub.wait_for_peer(connection.muxed_conn.peer_id, TIMEOUT)
+        mesh = Mesh(pubsubs)
         for pubsub in pubsubs:
             nursery.start_soon(mesh.take_all, pubsub, await pubsub.subscribe(MESH_TOPIC))
         for pubsub in pubsubs:

@@ -554,19 +554,9 @@ class Commands:
     async def cmd_mesh(self, nodes: int, dials: int, **load: float) -> Results:
         mesh = self._meshes.get((nodes, dials))
         if mesh is None:
-            mesh = self._meshes[nodes, dials] = await self._nursery.start(self._run_mesh, nodes, dials)
-        return await mesh.publish_many(**load)
-
-    async def _run_mesh(self, nodes: int, dials: int, *, task_status: trio.TaskStatus[gossip.Mesh]) -> None:
-        async with AsyncExitStack() as stack:
             hosts = [make_host(self._arguments) for _ in range(nodes)]
-            pubsubs = []
-            for host in hosts:
-                await stack.enter_async_context(host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]))
-                await host.get_network().event_background_nursery_created.wait()
-                await host.get_network().auto_connector.stop()
-                pubsubs.append(await stack.enter_async_context(gossip.running_gossipsub(host)))
-            await gossip.run_mesh(hosts, pubsubs, dials, task_status)
+            mesh = self._meshes[nodes, dials] = await self._nursery.start(gossip.run_mesh, hosts, dials)
+        return await mesh.publish_many(**load)
 
     def _connected(self, peer: str) -> ID:
         """The id of a connected peer. Commands never dial by themselves, as the package would."""

@@ -54,8 +54,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
-# With -I this folder is not searched.
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))  # with -I it is not searched
 import gossip  # noqa: E402
 
 ECHO = TProtocol("/interop/echo/1.0.0")

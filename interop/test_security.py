@@ -64,6 +64,12 @@ def _size(name: str) -> int:
     return 16 * MIB if name != "py" else MIB
 
 
+def _private_size(name: str) -> int:
+    # js-libp2p's cipher for private networks grows its memory with each chunk, until it dies, once one was above 640
+    # KiB; how much its streams join into one depends on how busy the machine is.
+    return MIB // 2 if name == "js" else _size(name)
+
+
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
 @ROLES
 async def test_tls(role: str, muxer: str, built: Built, record: Record) -> None:
@@ -132,7 +138,7 @@ async def test_private_network(role: str, security: str, built: Built, record: R
         started, status, reason, psk = trio.current_time(), "pass", "", secrets.token_hex(32)
         try:
             async with connected(name, role, security=security, psk=psk) as (ours, peer, peer_id):
-                await talk(ours, peer, peer_id, _size(name))
+                await talk(ours, peer, peer_id, _private_size(name))
             with pytest.RaisesGroup(pytest.RaisesExc((libp2p.Libp2pError, PeerFailed)), flatten_subgroups=True):
                 async with connected(name, role, security=security, psk=psk, their_psk=secrets.token_hex(32)):
                     raise AssertionError("connected")

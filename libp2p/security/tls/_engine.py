@@ -25,12 +25,13 @@ import trio
 from OpenSSL import SSL, crypto
 from trio.abc import Stream as ByteStream
 
+from ..._util.heap import keep_freed_memory
 from ...abc import Direction, ProtocolId, SecureChannel
 from ...crypto.certificate import make_certificate, verify_certificate
 from ...crypto.keys import PrivateKey, PublicKey
 from ...errors import PeerIdMismatch, SecurityError
 from ...peer_id import PeerId
-from ._stream import RECEIVE_SIZE, TlsStream, explain, take_output
+from ._stream import RECEIVE_SIZE, RecordCounter, TlsStream, explain, take_output
 
 NO_MUXER = b"libp2p"
 """The ALPN protocol of a peer that negotiates the muxer later."""
@@ -57,6 +58,7 @@ class Engine:
         self._offered = [*(muxer.encode() for muxer in muxers), NO_MUXER]
         self._context = self._make_context(key)
         # Pages of an anonymous mapping take memory when they are first used.
+        keep_freed_memory()
         self._scratch = memoryview(mmap.mmap(-1, RECEIVE_SIZE))
 
     def _make_context(self, key: PrivateKey) -> SSL.Context:
@@ -92,7 +94,7 @@ class Engine:
             connection.set_connect_state()
         else:
             connection.set_accept_state()
-        await _finish(connection, stream, initial)
+        counter = await _finish(connection, stream, initial)
         key = self._identify(connection, direction)
         actual = PeerId.from_key(key)
         if peer is not None and actual != peer:
@@ -101,7 +103,7 @@ class Engine:
         if direction is Direction.OUTBOUND:
             await stream.send_all(take_output(connection))
         # What a listener has left are OpenSSL's tickets; they leave with its first bytes.
-        secured = TlsStream(stream, connection, scratch=self._scratch)
+        secured = TlsStream(stream, connection, counter, scratch=self._scratch)
         return SecureChannel(stream=secured, remote_peer=actual, remote_key=key, muxer=muxer)
 
     def _identify(self, connection: SSL.Connection, direction: Direction) -> PublicKey:
@@ -127,12 +129,13 @@ def _accept_for_now(*_: object) -> bool:
     return True
 
 
-async def _finish(connection: SSL.Connection, stream: ByteStream, initial: bytes) -> None:
+async def _finish(connection: SSL.Connection, stream: ByteStream, initial: bytes) -> RecordCounter:
     """Exchange messages until OpenSSL is satisfied. What it wants to send last is left in its buffer."""
-    data, received = initial, 0
+    data, received, counter = initial, 0, RecordCounter()
     while True:
         if data:
             connection.bio_write(data)
+            counter.feed(memoryview(data))
             received += len(data)
         try:
             connection.do_handshake()
@@ -144,7 +147,7 @@ async def _finish(connection: SSL.Connection, stream: ByteStream, initial: bytes
                 raise
             raise SecurityError(explain(exc)) from exc
         else:
-            return
+            return counter
         if received > MAX_HANDSHAKE:
             raise SecurityError(f"the peer's handshake is longer than {MAX_HANDSHAKE} bytes")
         if output := take_output(connection):

@@ -6,13 +6,11 @@
 OpenSSL's buffers grow and never shrink, so they are filled and emptied in pieces of :data:`PIECE`. A record holds 16
 KiB; what one read brought in is handed on joined, because each chunk costs the muxer more than its copy.
 
-Like Noise's, these methods try the stream below first and wait only when it says so, and no ``await`` lies between
-encrypting and handing over what was encrypted.
+No ``await`` lies between encrypting and handing over what was encrypted.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,29 +18,32 @@ import trio
 from OpenSSL import SSL
 from trio.abc import Stream as ByteStream
 
-from ...abc import Buffer, DirectStream, SecureStream
+from ...abc import Buffer, DirectStream
 from ...errors import SecurityError
+from .._record_stream import RecordStream
 
 RECEIVE_SIZE = 256 * 1024
 """Bytes asked of the stream below at a time."""
-PIECE = 64 * 1024
-"""Bytes given to OpenSSL at a time, in either direction."""
+PIECE = 256 * 1024
+"""Bytes given to OpenSSL at a time, in either direction; a connection that moved as much keeps as much, twice."""
 MAX_PLAINTEXT = 16 * 1024
 """Most content of a record (RFC 8446 section 5.1)."""
-RECORD_OVERHEAD = 22
-"""What a record adds to its content: header, type and tag."""
-JOIN_BELOW = 16 * 1024
-"""Buffers smaller than this are joined with their neighbours."""
-CHECKPOINT_EVERY = 8
-"""Receives without a pause before other tasks get a turn."""
+RECORD_HEADER = 5
+"""Bytes: type, version, length."""
+APPLICATION_DATA = 23
+"""What every record is on the outside once the handshake is done."""
+MAX_CIPHERTEXT = MAX_PLAINTEXT + 256
+"""Longest record (RFC 8446 section 5.2)."""
 MAX_SILENT = 64 * 1024
 """Bytes without any content that a peer may send between two with content: empty records, key updates, tickets."""
 MAX_ANSWERS = 16 * 1024
 """Bytes that a peer may make OpenSSL answer, by asking for new keys, while nothing of ours is sent."""
+MAX_EARLY = 4096
+"""More records than can have come with the last handshake message."""
 CLOSE_GRACE = 1.0
 """Seconds that the farewell may take over a stream that cannot take it at once."""
 
-_OUTPUT_SIZE = PIECE + JOIN_BELOW + 1024
+_OUTPUT_SIZE = PIECE + 1024
 
 
 def take_output(connection: SSL.Connection) -> bytes:
@@ -62,65 +63,81 @@ def explain(error: SSL.Error) -> str:
     return "; ".join(reason for _, _, reason in queue) or "TLS failed"
 
 
-class TlsStream(SecureStream):
+class RecordCounter:
+    """Counts the records that are whole in what the peer has sent.
+
+    So that OpenSSL is asked as often as it has something to give: each time it has not, it raises, which costs as much
+    as decrypting a record.
+    """
+
+    __slots__ = ("_header", "_left")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+
+    def feed(self, data: memoryview) -> int:
+        """How many records end within ``data``; one that OpenSSL will not like ends with its header."""
+        count, pos, size = 0, 0, len(data)
+        while pos < size:
+            if not self._left:
+                header = data[pos : pos + RECORD_HEADER - len(self._header)]
+                pos += len(header)
+                self._header = self._header + bytes(header)
+                if len(self._header) < RECORD_HEADER:
+                    break
+                self._left = self._header[3] << 8 | self._header[4]
+                count += self._header[0] != APPLICATION_DATA or self._left > MAX_CIPHERTEXT
+                self._header = b""
+            step = min(self._left, size - pos)
+            self._left -= step
+            pos += step
+            count += not self._left
+        return count
+
+
+class TlsStream(RecordStream):
     """An encrypted byte stream over ``raw``, which it owns.
 
     Args:
         connection: OpenSSL's side of it, after the handshake and after the peer was identified.
+        counter: has seen all the peer sent so far.
         scratch: :data:`RECEIVE_SIZE` bytes that all connections of a host share; nothing awaits while they are in use.
     """
 
     __slots__ = (
         "_answers",
         "_broken",
-        "_chunks",
         "_connection",
-        "_direct",
+        "_counter",
         "_early",
         "_finished",
-        "_pending",
-        "_raw",
         "_scratch",
         "_silent",
-        "_turns",
         "_unchecked",
     )
 
-    def __init__(self, raw: ByteStream, connection: SSL.Connection, *, scratch: memoryview) -> None:
-        self._raw = raw
-        self._direct = raw if isinstance(raw, DirectStream) else None
+    def __init__(
+        self, raw: ByteStream, connection: SSL.Connection, counter: RecordCounter, *, scratch: memoryview
+    ) -> None:
+        super().__init__(raw)
         self._connection = connection
+        self._counter = counter
         self._scratch = scratch
         self._early = True
         self._finished = False
         self._broken = ""
-        self._pending = bytearray()
         self._answers = bytearray()
         self._unchecked = 0
-        self._chunks: deque[bytes] = deque()
         self._silent = 0
-        self._turns = 0
-
-    @property
-    def raw(self) -> ByteStream:
-        """The stream below."""
-        return self._raw
-
-    @property
-    def kernel(self) -> bool:
-        return self._direct is not None and self._direct.kernel
 
     # --- receiving
 
-    async def receive_chunks(self) -> Sequence[bytes]:
-        if self._chunks:
-            chunks = list(self._chunks)
-            self._chunks.clear()
-            return chunks
+    async def _receive(self) -> Sequence[bytes]:
         if self._early:
             # Bytes that came with the last handshake message may hold whole records.
             self._early = False
-            if chunks := self._open(memoryview(b"")):
+            if chunks := self._open(memoryview(b""), MAX_EARLY):
                 return chunks
         if self._broken:
             raise SecurityError(self._broken, stage="record")
@@ -130,21 +147,11 @@ class TlsStream(SecureStream):
         return await (self._receive_direct(self._direct) if self._direct is not None else self._receive_plain())
 
     async def _receive_direct(self, direct: DirectStream) -> Sequence[bytes]:
-        buffer = self._scratch
         while True:
-            self._turns += 1
-            if self._turns >= CHECKPOINT_EVERY:
-                self._turns = 0
-                await trio.lowlevel.checkpoint()
-            try:
-                received = direct.receive_into_nowait(buffer)
-            except trio.WouldBlock:
-                self._turns = 0
-                await direct.wait_readable()
-                continue
+            received = await self._receive_into(direct, self._scratch)
             if not received:
                 raise _cut_off()
-            if (chunks := self._open(buffer[:received])) or self._finished:
+            if (chunks := self._open(self._scratch[:received])) or self._finished:
                 return chunks
 
     async def _receive_plain(self) -> Sequence[bytes]:
@@ -155,8 +162,8 @@ class TlsStream(SecureStream):
             if (chunks := self._open(memoryview(data))) or self._finished:
                 return chunks
 
-    def _open(self, data: memoryview) -> list[bytes]:
-        """Decrypt every whole record; OpenSSL keeps what is left."""
+    def _open(self, data: memoryview, early: int = 0) -> list[bytes]:
+        """Decrypt every whole record, ``early`` of them that are there already; OpenSSL keeps what is left."""
         chunks: list[bytes] = []
         connection = self._connection
         try:
@@ -165,10 +172,10 @@ class TlsStream(SecureStream):
                     connection.bio_write(piece)
                 records: list[bytes] = []
                 try:
-                    while True:
-                        records.append(connection.recv(MAX_PLAINTEXT))
+                    for _ in range(early + self._counter.feed(piece)):
+                        records.append(connection.recv(MAX_PLAINTEXT))  # noqa: PERF401 - it may raise in between
                 except SSL.WantReadError:
-                    pass
+                    pass  # a record that was not data
                 finally:
                     if records:
                         chunks.append(records[0] if len(records) == 1 else b"".join(records))
@@ -191,111 +198,27 @@ class TlsStream(SecureStream):
         if self._silent > MAX_SILENT or len(self._answers) > MAX_ANSWERS:
             self._broken = self._broken or "the peer sends records without content and without end"
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive up to ``max_bytes``, as in Trio; for negotiations that run before the muxer takes over."""
-        await trio.lowlevel.checkpoint()
-        if not self._chunks:
-            self._chunks.extend(await self.receive_chunks())
-        if not self._chunks:
-            return b""
-        chunk = self._chunks.popleft()
-        if max_bytes is not None and len(chunk) > max_bytes:
-            self._chunks.appendleft(chunk[max_bytes:])
-            chunk = chunk[:max_bytes]
-        return chunk
-
     # --- sending
 
     def write(self, buffers: Sequence[Buffer]) -> bool:
-        if self._pending:
-            raise trio.BusyResourceError("flush the last write first")
-        small: list[Buffer] = []
-        small_size = sealed = 0
-        for data in buffers:
-            size = len(data)
-            if size < JOIN_BELOW:
-                small.append(data)
-                small_size += size
-                if small_size >= JOIN_BELOW:
-                    sealed = self._seal(b"".join(small), sealed)
-                    small, small_size = [], 0
-                continue
-            if small:
-                sealed = self._seal(b"".join(small), sealed)
-                small, small_size = [], 0
-            view = memoryview(data)
-            for start in range(0, size, PIECE):
-                sealed = self._seal(view[start : start + PIECE], sealed)
-        if small_size:
-            sealed = self._seal(small[0] if len(small) == 1 else b"".join(small), sealed)
-        if sealed:
-            self._push()
+        self._check_flushed()
+        # Joined, though it copies: a record more costs both sides more than that.
+        view = memoryview(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        for start in range(0, len(view), PIECE):
+            try:
+                self._connection.send(view[start : start + PIECE])
+            except SSL.Error as exc:
+                raise trio.BrokenResourceError(f"TLS cannot send any more: {explain(exc)}") from exc
+            self._push_output()
         return not self._pending
 
-    def _seal(self, plaintext: Buffer, sealed: int) -> int:
-        """Encrypt one piece into OpenSSL's output buffer; returns how much plaintext is in there now."""
-        try:
-            self._connection.send(plaintext)
-        except SSL.Error as exc:
-            raise trio.BrokenResourceError(f"TLS cannot send any more: {explain(exc)}") from exc
-        sealed += len(plaintext)
-        if sealed < PIECE:
-            return sealed
-        self._push()
-        return 0
-
-    def _push(self) -> None:
-        """Give what OpenSSL has encrypted to the kernel; keep what it does not take."""
+    def _push_output(self) -> None:
+        """Give what OpenSSL has encrypted to the kernel."""
         output = take_output(self._connection)
         if self._answers:
             output = bytes(self._answers) + output
             self._answers.clear()
-        sent = self._send_direct(output)
-        if sent < len(output):
-            self._pending += memoryview(output)[sent:]
-
-    def _send_direct(self, output: bytes) -> int:
-        """Hand the front of ``output`` to the kernel, if that is possible and nothing waits before it."""
-        sent = 0
-        if self._direct is not None and not self._pending:
-            view = memoryview(output)
-            try:
-                while sent < len(output):
-                    sent += self._direct.send_nowait(view[sent:])
-            except trio.WouldBlock:
-                pass
-        return sent
-
-    async def flush(self) -> None:
-        """Send what :meth:`write` left behind.
-
-        Over a stream that is not direct, cancelling leaves the connection unusable: part of a record may be out.
-        """
-        direct = self._direct
-        view = memoryview(bytes(self._pending))
-        if direct is None:
-            await self._raw.send_all(view)
-            self._pending.clear()
-            return
-        sent = 0
-        try:
-            while sent < len(view):
-                try:
-                    sent += direct.send_nowait(view[sent:])
-                except trio.WouldBlock:
-                    await direct.wait_writable()
-        finally:
-            del self._pending[:sent]
-
-    async def send_all(self, data: Buffer) -> None:
-        """Encrypt and send all of ``data``."""
-        await trio.lowlevel.checkpoint()
-        if not self.write((data,)):
-            await self.flush()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """As in Trio."""
-        await self._raw.wait_send_all_might_not_block()
+        self._push(memoryview(output))
 
     async def aclose(self) -> None:
         """Say farewell, where that is possible at once or soon, and close the stream below."""
@@ -314,7 +237,7 @@ class TlsStream(SecureStream):
         farewell = bytes(self._answers) + take_output(self._connection)
         try:
             if self._direct is not None:
-                self._send_direct(farewell)
+                self._send_now(memoryview(farewell))
             else:
                 with trio.move_on_after(CLOSE_GRACE):
                     await self._raw.send_all(farewell)

@@ -76,6 +76,7 @@ async def full(options: argparse.Namespace) -> int:
 
 async def _measure(fleet: Fleet, workload: Workload, names: list[str], options: argparse.Namespace) -> list[Row]:
     started = time.monotonic()
+    fleet.pubsub = workload.pubsub
     pairs = pairs_for(workload, names, cross=not options.same, stacks=options.over.split(","))
     rows = await measure(fleet, workload, pairs, repeats=options.repeats, seconds=options.seconds)
     await fleet.end()
@@ -91,6 +92,7 @@ async def profile(options: argparse.Namespace) -> int:
         return 2
     pair = Pair(US, US, options.over.split(",")[0])
     async with open_fleet() as fleet:
+        fleet.pubsub = workload.pubsub
         n = workload.first
         for _ in range(2):
             n = next_size(n, await sample(fleet, workload, pair, n), options.seconds, workload.most)

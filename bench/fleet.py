@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from interop.peer import BUILD, Peer, run_peer
+from interop.peer import BUILD, Peer, PeerFailed, run_peer
 
 ROOT = Path(__file__).parent.parent
 LOGS = Path(__file__).parent / ".cache"
@@ -32,7 +32,7 @@ STACKS = {
 """What peers talk over: transport and security, and where the server listens. QUIC does not look at the security."""
 
 
-def command(name: str, stack: str = "tcp") -> list[str]:
+def command(name: str, stack: str = "tcp", pubsub: str = "none") -> list[str]:
     """How the peer called ``name`` is started."""
     if name in YARDSTICKS:
         return [sys.executable, "-m", "bench.plain_peer", "--sockets", name, "--quiet", "--pubsub", "none"]
@@ -40,7 +40,7 @@ def command(name: str, stack: str = "tcp") -> list[str]:
     transport, security, listen = STACKS[stack]
     return [
         *program,
-        *("--quiet", "--pubsub", "none"),
+        *("--quiet", "--pubsub", pubsub),
         *("--transport", transport, "--security", security, "--listen", listen),
     ]
 
@@ -51,9 +51,12 @@ def built(name: str) -> bool:
 
 
 def cpu_seconds(peer: Peer) -> float:
-    """CPU time its process has used, in all threads, those of the kernel's part included."""
+    """CPU time its process has used, in all threads, those of the kernel's part included. Raises PeerFailed."""
     # What clock_getcpuclockid(3) makes of a process id: exact, where /proc counts in hundredths of a second.
-    return time.clock_gettime(~peer.process.pid << 3 | _SCHEDULER_CLOCK)
+    try:
+        return time.clock_gettime(~peer.process.pid << 3 | _SCHEDULER_CLOCK)
+    except OSError as exc:
+        raise PeerFailed(f"{peer.name} died") from exc
 
 
 def resident_bytes(peer: Peer) -> int:
@@ -79,6 +82,9 @@ class Fleet:
 
     Args:
         processor: the one they all share; by default they have all.
+
+    Attributes:
+        pubsub: what processes that are started from now on use for publishing.
     """
 
     def __init__(self, nursery: trio.Nursery, processor: int | None = None) -> None:
@@ -86,6 +92,7 @@ class Fleet:
         self._processor = processor
         self._running: dict[tuple[str, str, str], tuple[Peer, trio.CancelScope]] = {}
         self.versions: dict[str, str] = {}
+        self.pubsub = "none"
 
     async def pair(self, pair: Pair) -> tuple[Peer, Peer]:
         """The two processes of ``pair``."""
@@ -108,7 +115,8 @@ class Fleet:
     ) -> None:
         LOGS.mkdir(exist_ok=True)
         with (LOGS / f"{name}-{role}-{stack}.log").open("wb") as log, trio.CancelScope() as scope:
-            async with run_peer(f"{name} ({role})", command(name, stack), cwd=ROOT, log=log) as peer:
+            program = command(name, stack, self.pubsub)
+            async with run_peer(f"{name} ({role})", program, cwd=ROOT, log=log) as peer:
                 if self._processor is not None:
                     os.sched_setaffinity(peer.process.pid, {self._processor})
                 task_status.started((peer, scope))

@@ -1,7 +1,8 @@
 """This library as a peer that is measured: ``python -m bench.ours_peer``.
 
-Speaks as much of interop/CONTRACT.md as the benchmark needs, and two commands more: ``hold`` keeps idle connections
-and streams open, so that the other side's memory can be measured, and ``profile`` tells where the time went.
+Speaks as much of interop/CONTRACT.md as the benchmark needs (the commands of pubsub are in ``bench.gossip``), and two
+commands more: ``hold`` keeps idle connections and streams open, so that the other side's memory can be measured, and
+``profile`` tells where the time went.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any
 import trio
 
 import libp2p
-from libp2p.abc import Transport
+from libp2p.abc import Service, Transport
 from libp2p.events import PeerIdentified
 from libp2p.protocols.perf import PERF, Perf, perf
 from libp2p.protocols.ping import ping
+from libp2p.protocols.pubsub import Pubsub
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
 
+from .gossip import open_gossip
 from .lines import Command, Results, emit, serve
 from .profiling import KINDS, Calls, Samples
 
@@ -45,11 +48,11 @@ class Stack:
     transport: str
     security: str
 
-    def open_host(self, listen: Sequence[str] = ()) -> AbstractAsyncContextManager[libp2p.Host]:
+    def open_host(self, listen: Sequence[str] = (), *services: Service) -> AbstractAsyncContextManager[libp2p.Host]:
         """A host with this and nothing else."""
         return libp2p.open_host(
             listen=listen,
-            services=[Perf(chunk=CHUNK)],
+            services=[Perf(chunk=CHUNK), *services],
             transports=[_load(TRANSPORTS[self.transport])],
             security=[_load(SECURITIES[self.security])],
             config=CONFIG,
@@ -202,20 +205,27 @@ async def _connect_and_use(host: libp2p.Host, addr: str, identify: bool) -> libp
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.ours_peer")
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
-    parser.add_argument("--pubsub", choices=["none"], default="none")
+    parser.add_argument("--pubsub", choices=["gossipsub", "none"], default="none")
     parser.add_argument("--quiet", action="store_true", help="it always is")
     parser.add_argument("--transport", choices=list(TRANSPORTS), default="tcp")
     parser.add_argument("--security", choices=list(SECURITIES), default="noise")
     options = parser.parse_args()
     stack = Stack(options.transport, options.security)
+
+    def open_node(pubsub: Pubsub) -> AbstractAsyncContextManager[libp2p.Host]:
+        return stack.open_host([options.listen], pubsub)
+
+    pubsub = Pubsub()
+    services = [pubsub] if options.pubsub == "gossipsub" else []
     async with (
-        stack.open_host([options.listen]) as host,
+        stack.open_host([options.listen], *services) as host,
+        open_gossip(pubsub, open_node) as gossip,
         trio.open_nursery() as nursery,
     ):
         version = f"libp2p-trio {libp2p.__version__}"
         addrs = [str(addr) for addr in host.addrs]
         emit({"event": "ready", "peer_id": str(host.local_peer), "addrs": addrs, "version": version})
-        await serve(Peer(host, nursery, stack).commands())
+        await serve(Peer(host, nursery, stack).commands() | gossip.commands())
         nursery.cancel_scope.cancel()
 
 

@@ -125,7 +125,7 @@ def pairs_for(workload: Workload, names: Sequence[str], *, cross: bool, stacks: 
     for stack in stacks:
         able = [name for name in names if speaks(name, stack)]
         pairs += [Pair(name, name, stack) for name in able]
-        if cross and names[0] in able:
+        if cross and not workload.alone and names[0] in able:
             us = names[0]
             pairs += [pair for peer in able[1:] for pair in (Pair(us, peer, stack), Pair(peer, us, stack))]
     return pairs + [Pair(name, name) for name in YARDSTICKS if name in workload.yardsticks]

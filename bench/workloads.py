@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import trio
 
-from interop.peer import Peer
+from interop.peer import Peer, PeerFailed
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -16,6 +17,17 @@ COMMAND_LIMIT = 90.0
 """Seconds for one sample; whoever takes longer does not do the workload."""
 REQUEST = 100
 """Bytes each way of a small request."""
+TOPIC = "bench"
+GRAFTING = 1.2
+"""Seconds that the peers have to get into each other's mesh: one heartbeat, and some."""
+PATIENCE = 3.0
+"""Seconds without a message after which no more are expected."""
+NODES, DIALS = 20, 5
+"""Hosts of a mesh, and how many others each of them dials."""
+PACE = 10
+"""Messages a second in a mesh: what all can carry."""
+BIG = MIB - 1024
+"""Bytes of a large message: everybody takes RPCs of 1 MiB, with all that is around the data."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class Workload:
         units: metric to unit; the CPU time of both sides comes in addition.
         cpu_unit: what CPU time for one of ``n`` is told in, and how many times a second that is.
         connected: whether the peers are connected before.
+        pubsub: the router that the peers publish with.
+        alone: whether it takes one process only, so that there are no pairs of us and another one.
         yardsticks: which of bare TCP's peers can do it, too.
     """
 
@@ -60,6 +74,8 @@ class Workload:
     units: dict[str, str]
     cpu_unit: tuple[str, float]
     connected: bool = True
+    pubsub: str = "none"
+    alone: bool = False
     yardsticks: Sequence[str] = ()
     lower_is_better: bool = field(default=False)
 
@@ -189,9 +205,59 @@ async def fairness(client: Peer, server: Peer, n: int) -> Outcome:
     return Outcome(seconds, metrics)
 
 
+def published(size: int) -> Run:
+    """``n`` messages from one publisher to one subscriber, in a tight loop."""
+
+    async def run(client: Peer, server: Peer, n: int) -> Outcome:
+        for peer in (client, server):
+            await peer("subscribe", topic=TOPIC)
+        for peer, other in ((client, server), (server, client)):
+            with trio.fail_after(10):
+                while other.peer_id not in (await peer("topic_peers", topic=TOPIC))["peers"]:
+                    await trio.sleep(0.02)
+        await trio.sleep(GRAFTING)
+        answers: dict[str, dict[str, float]] = {}
+
+        async def ask(peer: Peer, cmd: str, **arguments: float) -> None:
+            answers[cmd] = await peer(cmd, topic=TOPIC, total=n, limit=COMMAND_LIMIT, **arguments)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(ask, server, "collect", patience=PATIENCE))
+            nursery.start_soon(partial(ask, client, "publish_many", size=size))
+        received = answers["collect"]["received"]
+        if not received:
+            raise PeerFailed("no message arrived")
+        seconds = answers["collect"]["ended"] - answers["publish_many"]["started"]
+        metrics = {"rate": received / seconds, "lost": 100 * (1 - received / n)}
+        return Outcome(seconds, metrics)
+
+    return run
+
+
+def meshed(parallel: int, rate: float | None = None) -> Run:
+    """``n`` messages in a mesh of hosts in one process, ``parallel`` at once or ``rate`` a second."""
+
+    async def run(client: Peer, server: Peer, n: int) -> Outcome:
+        paced = {} if rate is None else {"rate": rate}
+        answer = await client(
+            "mesh", nodes=NODES, dials=DIALS, total=n, size=REQUEST, parallel=parallel, limit=COMMAND_LIMIT, **paced
+        )
+        latencies, seconds = answer["latencies_ms"], answer["seconds"]
+        metrics = {
+            "rate": len(latencies) / seconds,
+            "lost": 100 * (1 - len(latencies) / (n * (NODES - 1))),
+            "p50": percentile(latencies, 50),
+            "p99": percentile(latencies, 99),
+        }
+        return Outcome(seconds, metrics)
+
+    return run
+
+
 _BULK = {"rate": "MB/s"}
 _CONNECT = {"rate": "1/s", "p50": "ms"}
 _REQUEST = {"rate": "1/s", "p50": "µs", "p99": "µs"}
+_MESH = {"rate": "1/s", "lost": "%", "p50": "ms", "p99": "ms"}
 
 
 def _bulk(direction: str, streams: int) -> Workload:
@@ -251,6 +317,20 @@ def _messages(size: int, text: str) -> Workload:
     )
 
 
+def _published(size: int, text: str, first: int, most: int) -> Workload:
+    return Workload(
+        name=f"gossip_{text.replace(' ', '').lower()}",
+        title=f"gossipsub, one to one: messages of {text}",
+        run=published(size),
+        first=first,
+        most=most,
+        main="rate",
+        units={"rate": "1/s", "lost": "%"},
+        cpu_unit=("µs", 1e6),
+        pubsub="gossipsub",
+    )
+
+
 WORKLOADS = [
     *(_bulk(direction, streams) for direction in ("up", "down", "both") for streams in (1, 8)),
     *(_connect(parallel, identify) for parallel in (1, 50) for identify in (False, True)),
@@ -281,4 +361,33 @@ WORKLOADS = [
     ),
     _messages(100, "100 B"),
     _messages(1024, "1 KiB"),
+    _published(100, "100 B", 1000, 100_000),
+    _published(BIG, "1 MiB", 4, 1000),
+    Workload(
+        name="gossip_mesh",
+        title=f"gossipsub, {NODES} nodes in one process: deliveries",
+        run=meshed(parallel=64),
+        first=20,
+        most=20_000,
+        main="rate",
+        units=_MESH,
+        cpu_unit=("µs", 1e6),
+        connected=False,
+        pubsub="gossipsub",
+        alone=True,
+    ),
+    Workload(
+        name="gossip_mesh_paced",
+        title=f"gossipsub, {NODES} nodes in one process: p50 at {PACE} messages a second",
+        run=meshed(parallel=100, rate=PACE),
+        first=2 * PACE,
+        most=10 * PACE,
+        main="p50",
+        units=_MESH,
+        cpu_unit=("µs", 1e6),
+        connected=False,
+        pubsub="gossipsub",
+        alone=True,
+        lower_is_better=True,
+    ),
 ]

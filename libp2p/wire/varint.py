@@ -46,8 +46,11 @@ def try_decode(data: bytes | bytearray | memoryview, offset: int = 0) -> tuple[i
     Raises:
         DecodeError: no bytes that follow can make it valid: it is too long, or longer than its value needs.
     """
+    # One byte, or two: nearly all lengths, and half the time of the loop.
     if offset < len(data) and data[offset] < 0x80:
         return data[offset], offset + 1
+    if offset + 1 < len(data) and 0 < data[offset + 1] < 0x80:
+        return data[offset] & 0x7F | data[offset + 1] << 7, offset + 2
     value = shift = 0
     for position in range(offset, min(len(data), offset + MAX_LENGTH)):
         byte = data[position]

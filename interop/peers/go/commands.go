@@ -41,6 +41,10 @@ type request struct {
 	Identify bool        `json:"identify"`
 	Partial  bool        `json:"partial"`
 	Group    []byte      `json:"group"`
+	Nodes    int         `json:"nodes"`
+	Dials    int         `json:"dials"`
+	Rate     float64     `json:"rate"`
+	Patience float64     `json:"patience"`
 	Data     []byte      `json:"data"` // encoding/json turns base64 into bytes
 	Key      []byte      `json:"key"`
 }
@@ -104,6 +108,8 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 	case "dht_table", "dht_find_peer", "dht_closest", "dht_put", "dht_get", "dht_provide", "dht_find_providers",
 		"dht_put_pk", "dht_put_ipns":
 		return n.executeDHT(ctx, req)
+	case "publish_many", "collect", "mesh":
+		return n.gossip(ctx, req)
 	default:
 		return nil, fmt.Errorf("unknown command %q", req.Cmd)
 	}

@@ -71,6 +71,9 @@ type node struct {
 	dht        *kad.IpfsDHT   // nil with --dht none
 	running    sync.WaitGroup // commands not yet answered
 
+	meshMu sync.Mutex
+	mesh   *mesh // made when first wanted
+
 	sinkGate *gate
 	pushed   atomic.Pointer[atomic.Int64] // of the running or last push
 	sunk     atomic.Pointer[atomic.Int64] // of the running or last sink handler

@@ -32,8 +32,10 @@ type topics struct {
 	partials *partials // nil with floodsub
 	host     host.Host
 	out      *lineWriter
+	quiet    bool
 
 	mu     sync.Mutex
+	counts map[string]*count
 	joined map[string]*pubsub.Topic
 	subs   map[string]*pubsub.Subscription
 }
@@ -42,6 +44,8 @@ func newTopics(ctx context.Context, h host.Host, opts options, out *lineWriter) 
 	t := &topics{
 		host:   h,
 		out:    out,
+		quiet:  opts.quiet,
+		counts: make(map[string]*count),
 		joined: make(map[string]*pubsub.Topic),
 		subs:   make(map[string]*pubsub.Subscription),
 	}
@@ -132,16 +136,28 @@ func (t *topics) subscribe(ctx context.Context, name string, partial bool) error
 		return err
 	}
 	t.subs[name] = sub
-	go t.report(ctx, sub)
+	t.counts[name] = newCount()
+	go t.report(ctx, sub, t.counts[name])
 	return nil
 }
 
-func (t *topics) report(ctx context.Context, sub *pubsub.Subscription) {
+// count is nil for a topic that was never subscribed to.
+func (t *topics) count(name string) *count {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts[name]
+}
+
+func (t *topics) report(ctx context.Context, sub *pubsub.Subscription, received *count) {
 	for {
 		// The only errors are a cancelled subscription and the end of it all.
 		message, err := sub.Next(ctx)
 		if err != nil {
 			return
+		}
+		received.add()
+		if t.quiet {
+			continue
 		}
 		t.out.write(map[string]any{
 			"event": "message",

@@ -12,7 +12,7 @@ out_dir=$(cd "$1" && pwd)
 venv=$out_dir/py-venv
 stamp=$venv/installed.sha256
 
-cp "$source_dir/peer.py" "$out_dir/py/peer.py"
+cp "$source_dir"/*.py "$out_dir/py/"
 
 # The source is copied each time, as that costs nothing; the packages only when their list or the Python has changed.
 wanted=$( ("$python" --version; cat "$source_dir/requirements.txt") | sha256sum)

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -52,6 +53,9 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
+
+sys.path.append(str(Path(__file__).parent))  # with -I it is not searched
+import gossip  # noqa: E402
 
 ECHO = TProtocol("/interop/echo/1.0.0")
 DIGEST = TProtocol("/interop/digest/1.0.0")
@@ -357,6 +361,8 @@ class Commands:
         self._pubsub = pubsub
         self._nursery = nursery
         self._pushed = 0
+        self._counts: dict[str, gossip.Count] = {}
+        self._meshes: dict[tuple[int, int], gossip.Mesh] = {}
 
     async def answer(self, command: dict[str, Any]) -> None:
         number, name = command.pop("id"), command.pop("cmd")
@@ -526,6 +532,7 @@ class Commands:
             for connection in self._network.get_connections():
                 await pubsub.wait_for_peer(connection.muxed_conn.peer_id, PUBSUB_TIMEOUT)
             subscription = await pubsub.subscribe(topic)
+            self._counts[topic] = gossip.Count()
             self._nursery.start_soon(self._report_messages, topic, subscription)
 
     async def cmd_unsubscribe(self, topic: str) -> Results:
@@ -536,6 +543,19 @@ class Commands:
 
     async def cmd_topic_peers(self, topic: str) -> Results:
         return {"peers": [str(peer) for peer in self._require_pubsub().peer_topics.get(topic, ())]}
+
+    async def cmd_publish_many(self, topic: str, total: int, size: int) -> Results:
+        return await gossip.publish_many(self._require_pubsub(), topic, total, size)
+
+    async def cmd_collect(self, topic: str, total: int, patience: float) -> Results:
+        return await self._counts[topic].collect(total, patience)
+
+    async def cmd_mesh(self, nodes: int, dials: int, **load: float) -> Results:
+        mesh = self._meshes.get((nodes, dials))
+        if mesh is None:
+            hosts = [make_host(self._arguments) for _ in range(nodes)]
+            mesh = self._meshes[nodes, dials] = await self._nursery.start(gossip.run_mesh, hosts, dials)
+        return await mesh.publish_many(**load)
 
     def _connected(self, peer: str) -> ID:
         """The id of a connected peer. Commands never dial by themselves, as the package would."""
@@ -564,9 +584,13 @@ class Commands:
         return self._pubsub
 
     async def _report_messages(self, topic: str, messages: AsyncIterator[Message]) -> None:
+        count = self._counts[topic]
         async for message in messages:
             sender = ID(message.from_id)
-            if sender != self._host.get_id():
+            if sender == self._host.get_id():
+                continue
+            count.add()
+            if not self._arguments.quiet:
                 data = base64.b64encode(message.data).decode()
                 emit({"event": "message", "topic": topic, "from": str(sender), "data": data})
 
@@ -592,7 +616,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--security", choices=FEATURES["securities"], default="noise")
     parser.add_argument("--muxer", choices=FEATURES["muxers"], default="yamux")
     parser.add_argument("--key-type", choices=FEATURES["key_types"], default="ed25519")
-    parser.add_argument("--pubsub", choices=[*FEATURES["pubsub"], "none"], default="floodsub")
+    parser.add_argument("--pubsub", choices=[*FEATURES["pubsub"], "gossipsub", "none"], default="floodsub")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--features", action="store_true")
     return parser.parse_args()
@@ -622,6 +646,10 @@ def make_host(arguments: argparse.Namespace) -> IHost:
 async def running_pubsub(host: IHost, kind: str) -> AsyncIterator[Pubsub | None]:
     if kind == "none":
         yield None
+        return
+    if kind == "gossipsub":
+        async with gossip.running_gossipsub(host) as pubsub:
+            yield pubsub
         return
     pubsub = Pubsub(host, FloodSub([FLOODSUB]), strict_signing=True)
     async with background_trio_service(pubsub):

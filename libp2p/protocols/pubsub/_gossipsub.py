@@ -118,6 +118,8 @@ class Gossipsub(Router):
         self._config = config = config or GossipsubConfig()
         self._direct = dict.fromkeys(config.direct_peers)
         self._peers: dict[PeerId, _Peer] = {}
+        # Those that are never in a mesh: direct peers, and those that know none.
+        self._meshless: dict[PeerId, None] = {}
         self._topics = TopicTable(
             topics_per_peer=config.topics_per_peer, topic_bytes_per_peer=config.topic_bytes_per_peer
         )
@@ -172,6 +174,10 @@ class Gossipsub(Router):
             self._peers[peer] = _Peer(version, outbound)
         else:
             known.version, known.outbound = version, outbound
+        if version and peer not in self._direct:
+            self._meshless.pop(peer, None)
+        else:
+            self._meshless[peer] = None
         self._topics.add(peer)
         self._score.add(peer, addresses, now)
         if self._next_beat is None:
@@ -195,6 +201,7 @@ class Gossipsub(Router):
         self._hellos.left(peer)
         self._score.remove(peer, now)
         self._peers.pop(peer, None)
+        self._meshless.pop(peer, None)
         return self._topics.remove(peer)
 
     # --- messages of others
@@ -318,11 +325,13 @@ class Gossipsub(Router):
 
     def _always(self, topic: str, now: float) -> list[PeerId]:
         """Who gets every message of ``topic``: direct peers, and those that know no mesh."""
-        threshold = self._config.thresholds.publish
+        if not self._meshless:
+            return []
+        threshold, subscribers = self._config.thresholds.publish, self._topics.peers(topic)
         return [
             peer
-            for peer in self._topics.peers(topic)
-            if peer in self._direct or (not self._peers[peer].version and self._score.score(peer, now) >= threshold)
+            for peer in self._meshless
+            if peer in subscribers and (peer in self._direct or self._score.score(peer, now) >= threshold)
         ]
 
     def _fill_up(self, topic: str, mesh: Mapping[PeerId, None], now: float) -> list[PeerId]:
@@ -340,13 +349,13 @@ class Gossipsub(Router):
         return fanout
 
     def _send(self, message: Message, targets: Iterable[PeerId], holders: Mapping[PeerId, None]) -> list[Action]:
-        peers = tuple(
-            [
-                peer
-                for peer in dict.fromkeys(targets)
-                if peer not in holders and peer != message.author and message.id not in self._peers[peer].unwanted
-            ]
-        )
+        wanting = dict.fromkeys(targets)
+        for peer in holders:
+            wanting.pop(peer, None)
+        if message.author is not None:
+            wanting.pop(message.author, None)
+        message_id = message.id
+        peers = tuple([peer for peer in wanting if message_id not in self._peers[peer].unwanted])
         if message.topic in self._partials:
             peers = tuple([peer for peer in peers if not self._partials.takes(peer, message.topic)])
         return [SendMessage(message, peers)] if peers else []

@@ -35,6 +35,7 @@ class Link:
         joined: set when the outbound stream is there for the first time, or never will be.
         scope: around the task that writes; shielded, so that it may say goodbye when the service is cancelled.
         inbound: the stream that is read; None while there is none.
+        examined: new messages of the peer that were looked at.
         validations: as many asynchronous validations of this peer's messages as may still start.
         leaving: whether the peer is not connected any more, and only what it has sent is still read.
         gone: whether the link has ended.
@@ -46,6 +47,7 @@ class Link:
     joined: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=lambda: trio.CancelScope(shield=True))
     inbound: Stream | None = None
+    examined: int = 0
     leaving: bool = False
     gone: bool = False
 
@@ -107,8 +109,10 @@ async def _write(outbox: Outbox, stream: Stream) -> None:
     """Write until the outbox has finished and the peer has read everything. Raises when the stream ends before."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch, outbox, stream, nursery.cancel_scope)
+        outbox.send_nowait = stream.send_nowait
         while (batch := await outbox.next_batch()) is not None:
             await stream.send_all(batch)
+        outbox.send_nowait = None
         # Whoever reads to the end closes its side, too. Some (js) drop what is unread when the connection ends.
         await stream.send_eof()
         await trio.sleep_forever()

@@ -11,7 +11,7 @@ from ..._util.bounded import LruMap
 from ...crypto.keys import PrivateKey, PublicKey, unmarshal_public_key
 from ...errors import DecodeError
 from ...peer_id import PeerId
-from ._codec import Message, encode_message, signed_bytes
+from ._codec import SIGNATURE_PREFIX, Message, default_message_id, encode_message, encode_proof, signed_bytes
 from ._router import Fault
 
 SEQNO_LENGTH = 8
@@ -57,20 +57,27 @@ class Signer:
         self._seqno = max(seqno, _FIRST_SEQNO)
         self._keys: LruMap[PeerId, PublicKey] = LruMap(_KEYS_REMEMBERED)
 
-    def sign(self, topic: str, data: bytes) -> bytes:
-        """Return a new message of this host, encoded, signed if the policy says so."""
-        if not self._policy.signs:
-            return encode_message(topic=topic, data=data)
-        self._seqno += 1
-        author, seqno = bytes(self._local), self._seqno.to_bytes(SEQNO_LENGTH, "big")
-        unsigned = encode_message(topic=topic, data=data, author=author, seqno=seqno)
-        return encode_message(
+    def sign(self, topic: str, data: bytes) -> Message:
+        """Return a new message of this host, signed if the policy says so."""
+        data = bytes(data)  # of a buffer that may change a copy, of bytes themselves
+        author = seqno = signature = key = None
+        if self._policy.signs:
+            self._seqno += 1
+            author, seqno, key = bytes(self._local), self._seqno.to_bytes(SEQNO_LENGTH, "big"), self._attached
+        raw = encode_message(topic=topic, data=data, author=author, seqno=seqno)
+        if self._policy.signs:
+            signature = self._key.sign(SIGNATURE_PREFIX + raw)
+            raw += encode_proof(signature, key)
+        return Message(
+            id=default_message_id(author, seqno, data),
             topic=topic,
             data=data,
-            author=author,
+            author=self._local if author else None,
             seqno=seqno,
-            signature=self._key.sign(signed_bytes(unsigned)),
-            key=self._attached,
+            signature=signature,
+            key=key,
+            received_from=self._local,
+            raw=raw,
         )
 
     def check(self, message: Message) -> Fault | None:

@@ -111,7 +111,7 @@ class RawPeer:
         await self.send(Rpc(control=b"".join(entries)))
 
     def signed(self, data: bytes, topic: str = "t") -> bytes:
-        return self.signer.sign(topic, data)
+        return self.signer.sign(topic, data).raw
 
     @property
     def published(self) -> list[bytes]:

@@ -20,6 +20,7 @@ from libp2p.protocols.pubsub._codec import (
     Subscription,
     decode_message,
     decode_rpc,
+    decode_rpcs,
     default_message_id,
     encode_control,
     encode_message,
@@ -233,6 +234,37 @@ def test_limits_are_positive() -> None:
     for wrong in ({"size": 0}, {"entries": 0}, {"control_size": 0}):
         with pytest.raises(ValueError, match="positive"):
             RpcLimits(**wrong)
+
+
+# --- RPCs in a row ----------------------------------------------------------------------------------------------------
+
+NEWS = encode_subscription(Subscription("t", True))
+
+
+def test_messages_in_a_row_come_as_one_rpc() -> None:
+    frames = [encode_publish(b"1"), encode_publish(bytes(200)), NEWS, encode_publish(b"3") + NEWS, encode_publish(b"4")]
+    news = (Subscription("t", True),)
+    assert list(decode_rpcs(frames, LIMITS)) == [
+        Rpc(publish=(b"1", bytes(200))),
+        Rpc(subscriptions=news),
+        Rpc(publish=(b"3",), subscriptions=news),
+        Rpc(publish=(b"4",)),
+    ]
+    assert list(decode_rpcs([], LIMITS)) == []
+    assert list(decode_rpcs([b""], LIMITS)) == [Rpc()]
+
+
+def test_g1_rows_are_bounded() -> None:
+    limits = RpcLimits(entries=2)
+    assert [len(rpc.publish) for rpc in decode_rpcs([encode_publish(b"")] * 5, limits)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("bad", [b"\x12", b"\x12" + b"\x80" * 11, b"\x12\x05x", encode_publish(bytes(99))])
+def test_g1_what_came_before_a_bad_rpc_counts(bad: bytes) -> None:
+    decoded = decode_rpcs([encode_publish(b"1"), bad, encode_publish(b"2")], RpcLimits(size=100))
+    assert next(decoded) == Rpc(publish=(b"1",))
+    with pytest.raises(DecodeError):
+        next(decoded)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

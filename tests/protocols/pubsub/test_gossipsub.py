@@ -471,6 +471,13 @@ def test_forwarding_leaves_out_who_has_it() -> None:
     assert gossip.validated(item.id, Verdict.ACCEPT, 0.0) == []
 
 
+def test_messages_without_an_author_go_to_everybody_else() -> None:
+    gossip = router()
+    join(gossip, [A, B, C])
+    gossip.subscribe("t", 0.0)
+    assert receivers(accept(gossip, decode_message(encode_message(topic="t", data=b"d"), A))) == {B, C}
+
+
 def test_peers_that_only_know_floodsub() -> None:
     gossip = router()
     join(gossip, [A, B], protocol=FLOODSUB)

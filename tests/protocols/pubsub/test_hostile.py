@@ -7,6 +7,8 @@ import trio
 
 from libp2p.errors import NegotiationError, StreamReset
 from libp2p.protocols.pubsub import (
+    MESHSUB_12,
+    Message,
     Pubsub,
     PubsubConfig,
 )
@@ -46,11 +48,51 @@ async def test_g1_ps10_the_stream_of_who_breaks_the_rules_is_reset(data: bytes) 
         assert pubsub.peers() == (peer.host.local_peer,)
 
 
+async def test_g7_copies_of_what_is_wrong_are_held_against_everybody_who_sends_them() -> None:
+    async with raw_peers(2, protocol=MESHSUB_12) as (_, pubsub, _, peers):
+        forged = bytearray(peers[0].signed(b"forged"))
+        forged[-1] ^= 1
+        for peer in peers:
+            await peer.publish(bytes(forged))
+            await settled()
+        assert pubsub.metrics()["bad_signature"] == 2
+        assert [pubsub.scores()[peer.host.local_peer] < 0 for peer in peers] == [True, True]
+
+
+async def test_what_is_known_by_another_id_is_another_message() -> None:
+    async with raw_peers() as (_, pubsub, messages, (peer,)):
+        assert messages is not None
+        raw = peer.signed(b"x")
+        for message_id in (b"one", b"two"):
+
+            def identify(_: Message, found: bytes = message_id) -> bytes:
+                return found
+
+            pubsub.set_message_id("t", identify)
+            await peer.publish(raw, raw)
+            assert (await messages.receive()).id == message_id
+        await settled()
+        assert pubsub.metrics()["duplicates"] == 2
+
+
+async def test_copies_of_messages_of_a_topic_that_was_left_do_not_count() -> None:
+    async with raw_peers(topic=None) as (_, pubsub, _, (peer,)):
+        raw = peer.signed(b"x")
+        async with pubsub.subscribe("t") as messages:
+            await peer.publish(raw)
+            await messages.receive()
+        await peer.publish(raw)
+        await settled()
+        assert pubsub.metrics().get("duplicates") is None
+        assert pubsub.metrics()["not_subscribed"] == 1
+
+
 async def test_g7_what_is_wrong_is_dropped_and_counted() -> None:
     async with raw_peers(2) as (victim, pubsub, messages, (peer, other)):
         assert messages is not None
         for raw in (peer, other):
             await raw.subscribe("t")
+        await pubsub.wait_for_peers("t", 2)
         good = peer.signed(b"good")
         forged = bytearray(peer.signed(b"forged"))
         forged[-1] ^= 1

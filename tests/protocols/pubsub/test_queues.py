@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from libp2p.errors import ConnectionClosed, StreamReset
 from libp2p.peer_id import PeerId
 from libp2p.protocols.pubsub import Message, Messages, RpcLimits
 from libp2p.protocols.pubsub._codec import Rpc, Subscription, decode_message, decode_rpc, encode_message
@@ -60,6 +63,83 @@ async def test_the_writer_waits_for_something_to_do() -> None:
         assert not got
         put(box, b"\x01x")
     assert got == [b"\x01x"]
+
+
+class Stream:
+    """Takes messages, or does not."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.failure: Exception | None = None
+
+    def send_nowait(self, data: bytes) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.sent.append(data)
+
+
+@asynccontextmanager
+async def writing(box: Outbox) -> AsyncIterator[tuple[Stream, list[bytes]]]:
+    """A stream, and a writer and what it got."""
+    stream, batches = Stream(), list[bytes]()
+    box.send_nowait = stream.send_nowait
+
+    async def write() -> None:
+        while True:
+            batches.append(await taken(box))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        yield stream, batches
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_message_goes_straight_to_the_stream() -> None:
+    box = outbox(max_messages=1)
+    assert put(box, b"early")  # there is no writer yet
+    async with writing(box) as (stream, batches):
+        box.stalled = True
+        assert put(box, b"one")
+        assert put(box, b"two")
+        assert stream.sent == [b"one", b"two"]
+        assert box.is_empty
+        assert not box.stalled
+        await wait_all_tasks_blocked()
+        assert batches == [b"early"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        trio.WouldBlock(),
+        trio.BrokenResourceError(),
+        trio.ClosedResourceError(),
+        StreamReset(code=0),
+        ConnectionClosed("gone"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_what_the_stream_does_not_take_waits(failure: Exception) -> None:
+    box = outbox(max_messages=1)
+    async with writing(box) as (stream, batches):
+        stream.failure = failure
+        assert put(box, b"one")
+        assert not put(box, b"two")  # as many as may wait do so
+        stream.failure = None
+        await wait_all_tasks_blocked()
+        assert put(box, b"three")
+        assert (batches, stream.sent) == ([b"one"], [b"three"])
+
+
+async def test_no_message_overtakes_what_waits() -> None:
+    box = outbox()
+    async with writing(box) as (stream, batches):
+        box.announce([Subscription("t", True)])
+        assert put(box, b"one")
+        assert stream.sent == []
+        await wait_all_tasks_blocked()
+        assert [batch[-3:] for batch in batches] == [b"one"]
 
 
 async def test_g10_control_goes_first() -> None:

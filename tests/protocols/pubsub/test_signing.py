@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import pytest
 
@@ -29,7 +30,7 @@ def checker(policy: SignaturePolicy = STRICT_SIGN) -> Signer:
 
 
 def made_by(key: PrivateKey, policy: SignaturePolicy = STRICT_SIGN) -> Message:
-    return decode_message(Signer(policy, key, seqno=99).sign("t", b"data"), PEER)
+    return decode_message(Signer(policy, key, seqno=99).sign("t", b"data").raw, PEER)
 
 
 def forged(key: PrivateKey = THEIRS, /, **changes: bytes | None) -> Message:
@@ -49,7 +50,7 @@ def test_ps8_author_and_number() -> None:
     signer = Signer(STRICT_SIGN, THEIRS, seqno=1_700_000_000 * 10**9)
     numbers = []
     for _ in range(3):
-        message = decode_message(signer.sign("t", b""), PEER)
+        message = decode_message(signer.sign("t", b"").raw, PEER)
         assert message.author == peer_of(THEIRS)
         assert message.seqno is not None
         assert len(message.seqno) == 8
@@ -57,16 +58,28 @@ def test_ps8_author_and_number() -> None:
     assert numbers == [1_700_000_000 * 10**9 + step for step in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("policy", SignaturePolicy)
+@pytest.mark.parametrize("key", [THEIRS, RSA], ids=["ed25519", "rsa"])
+def test_a_message_of_ours_is_what_its_bytes_say(policy: SignaturePolicy, key: PrivateKey) -> None:
+    data = bytearray(b"data")
+    message = Signer(policy, key, seqno=99).sign("t", cast("bytes", data))
+    data[0] = 0  # the caller may use its buffer again
+    assert message == decode_message(message.raw, peer_of(key))
+    assert message.data == b"data"
+    assert checker(policy).check(message) is None
+
+
 def test_ps8_a_restart_with_a_later_time_continues() -> None:
     first, second = 1_700_000_000 * 10**9, 1_700_000_001 * 10**9
-    assert Signer(STRICT_SIGN, THEIRS, seqno=first).sign("t", b"") < Signer(STRICT_SIGN, THEIRS, seqno=second).sign(
-        "t", b""
-    )
+    earlier, later = [Signer(STRICT_SIGN, THEIRS, seqno=start).sign("t", b"").seqno for start in (first, second)]
+    assert earlier is not None
+    assert later is not None
+    assert earlier < later
 
 
 def test_ps8_a_sequence_number_has_no_zeros_in_front() -> None:
     """js leaves them out, and then the signature is over something else."""
-    message = decode_message(Signer(STRICT_SIGN, THEIRS, seqno=0).sign("t", b""), PEER)
+    message = decode_message(Signer(STRICT_SIGN, THEIRS, seqno=0).sign("t", b"").raw, PEER)
     assert message.seqno == bytes.fromhex("0100000000000001")
 
 

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { Gossip } from './gossip.mjs'
 import { STREAM_LIMITS } from './host.mjs'
 import { dhtCommands } from './kad.mjs'
 import { pattern } from './pattern.mjs'
@@ -22,6 +23,7 @@ export class Commands {
   #protocols
   #identities
   #args
+  #gossip
   #pushed = 0
 
   constructor (host, protocols, identities, args) {
@@ -29,6 +31,7 @@ export class Commands {
     this.#protocols = protocols
     this.#identities = identities
     this.#args = args
+    this.#gossip = new Gossip(host, args)
   }
 
   handlers = {
@@ -175,6 +178,12 @@ export class Commands {
     publish: async ({ topic, data }) => {
       await this.#pubsub().publish(topic, Buffer.from(data, 'base64'))
     },
+
+    publish_many: async args => this.#gossip.publishMany(this.#pubsub(), args),
+
+    collect: async args => this.#gossip.collect(args),
+
+    mesh: async args => this.#gossip.mesh(args),
 
     topic_peers: async ({ topic }) => ({
       peers: this.#pubsub().getSubscribers(topic).map(String)

@@ -29,10 +29,10 @@ class _ChannelState(Generic[T]):
         if capacity < 1:
             raise ValueError("a bounded channel needs room for at least one value")
         self.queue: deque[T] = deque(maxlen=capacity)
-        self.lot = ParkingLot()
-        self.lost = 0
-        self.sender_closed = False
-        self.receiver_closed = False
+        self.lot: ParkingLot = ParkingLot()
+        self.lost: int = 0
+        self.sender_closed: bool = False
+        self.receiver_closed: bool = False
 
 
 class BoundedSender(Generic[T]):

@@ -92,14 +92,15 @@ class Quic(Transport):
 
     async def _load(self, addr: Multiaddr) -> QuicTransport:
         async with self._loading:
-            if self._transport is None:
+            transport = self._transport
+            if transport is None:
                 if self._nursery is None:
                     raise RuntimeError("the transport is not running")
                 if not installed():
                     raise TransportError(addr, "QUIC needs an extra: pip install 'libp2p-trio[quic]'")
                 module = await _load_module()
-                self._transport = await self._nursery.start(_start, module, self._key)
-            return self._transport
+                transport = self._transport = await self._nursery.start(_start, module, self._key)
+            return transport
 
 
 async def _start(module: Any, key: PrivateKey, *, task_status: trio.TaskStatus[QuicTransport]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -20,8 +18,8 @@ from ..protocols.kad import KAD, AnyValue, KadConfig, Kademlia, LookupStep, Mode
 from ..protocols.kad.lookup import common_prefix, point_of
 from ..wire import multihash, varint
 from ._errors import Failure
-from ._node import Node, announce, run
-from ._options import Json, KeyFile, Listen, PskFile, Timeout, Verbose, check_addrs
+from ._node import Node, announce, node_command
+from ._options import Listen, check_addrs
 from ._output import DIM, GOOD, Output
 
 app = typer.Typer(help="Find peers, providers and values in a DHT.", no_args_is_help=True)
@@ -108,225 +106,168 @@ class _Dht:
                     self.out.result(record, (f"{step.step.value:<9}", DIM), f"{step.peer} ", (f"{step.prefix}", DIM))
 
 
-def _options(
-    command: Callable[[_Dht], Awaitable[None]],
-    bootstrap: Sequence[str],
-    protocol: str,
-    key: Path | None,
-    timeout: float,
-    psk: Path | None,
-    as_json: bool,
-    verbose: int,
-    namespaces: Sequence[str] | None = None,
-    listen: Sequence[str] | None = None,
-) -> None:
-    out = Output(as_json=as_json, verbose=verbose)
-    node = Node(key=key, listen=listen or (), timeout=timeout, psk=psk)
-    run(partial(command, _Dht(node, out, bootstrap, protocol, namespaces or ())), out)
-
-
 @app.command("find-peer")
-def find_peer(
+@node_command
+async def find_peer(
+    node: Node,
+    out: Output,
     peer: Peer,
     bootstrap: Bootstrap,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print the addresses of PEER."""
-
-    async def command(dht: _Dht) -> None:
-        wanted = _peer_id(peer)
-        async with dht.joined(f"looking for {peer}") as (host, kad):
-            addrs = await kad.find_peer(wanted)
-            if not addrs:
-                raise Failure(f"nobody knows {peer}")
-            record = {"peer": peer, "addrs": [str(addr) for addr in addrs], "reached": bool(host.connections(wanted))}
-            dht.out.listing(record, [str(addr) for addr in addrs])
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+    dht = _Dht(node, out, bootstrap, protocol)
+    wanted = _peer_id(peer)
+    async with dht.joined(f"looking for {peer}") as (host, kad):
+        addrs = await kad.find_peer(wanted)
+        if not addrs:
+            raise Failure(f"nobody knows {peer}")
+        record = {"peer": peer, "addrs": [str(addr) for addr in addrs], "reached": bool(host.connections(wanted))}
+        out.listing(record, [str(addr) for addr in addrs])
 
 
 @app.command("find-providers")
-def find_providers(
+@node_command
+async def find_providers(
+    node: Node,
+    out: Output,
     content: Content,
     bootstrap: Bootstrap,
     count: Count = 20,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print peers that provide KEY, as they are found."""
-
-    async def command(dht: _Dht) -> None:
-        found = False
-        async with (
-            dht.joined(f"looking for {content}") as (host, kad),
-            kad.find_providers(_content_key(content), count=count) as providers,
-        ):
-            async for peer in providers:
-                found = True
-                addrs = [str(addr) for addr in host.peerstore.addrs(peer)]
-                dht.out.result({"peer": str(peer), "addrs": addrs}, str(peer), (f"  {' '.join(addrs)}", DIM))
-        if not found:
-            raise Failure(f"nobody provides {content}")
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+    dht = _Dht(node, out, bootstrap, protocol)
+    found = False
+    async with (
+        dht.joined(f"looking for {content}") as (host, kad),
+        kad.find_providers(_content_key(content), count=count) as providers,
+    ):
+        async for peer in providers:
+            found = True
+            addrs = [str(addr) for addr in host.peerstore.addrs(peer)]
+            out.result({"peer": str(peer), "addrs": addrs}, str(peer), (f"  {' '.join(addrs)}", DIM))
+    if not found:
+        raise Failure(f"nobody provides {content}")
 
 
 @app.command()
-def provide(
+@node_command
+async def provide(
+    node: Node,
+    out: Output,
     content: Content,
     bootstrap: Bootstrap,
     listen: Listen = None,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Announce that this node has KEY, and stay until interrupted, announcing it again in time."""
     if not listen:
         raise typer.BadParameter("somebody has to be able to call: give an address to --listen on")
-
-    async def command(dht: _Dht) -> None:
-        async with dht.joined(f"announcing {content}") as (host, kad):
-            announce(host, dht.out)
-            await kad.provide(_content_key(content))
-            record = {"event": "provided", "key": content, "peer": str(host.local_peer)}
-            dht.out.result(record, ("provides ", GOOD), content)
-            await trio.sleep_forever()
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose, listen=listen)
+    dht = _Dht(node.listening(listen), out, bootstrap, protocol)
+    async with dht.joined(f"announcing {content}") as (host, kad):
+        announce(host, out)
+        await kad.provide(_content_key(content))
+        record = {"event": "provided", "key": content, "peer": str(host.local_peer)}
+        out.result(record, ("provides ", GOOD), content)
+        await trio.sleep_forever()
 
 
 @app.command()
-def put(
+@node_command
+async def put(
+    node: Node,
+    out: Output,
     name: Key,
     bootstrap: Bootstrap,
     value: Value = None,
     namespaces: Namespaces = None,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Store VALUE under KEY."""
-
-    async def command(dht: _Dht) -> None:
-        data = sys.stdin.buffer.read() if value is None else value.encode()
-        async with dht.joined(f"storing {name}") as (_, kad):
-            await kad.put_value(_value_key(name), data)
-            dht.out.result({"key": name, "bytes": len(data)}, ("stored ", GOOD), f"{len(data)} bytes under {name}")
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose, namespaces)
+    dht = _Dht(node, out, bootstrap, protocol, namespaces or ())
+    data = sys.stdin.buffer.read() if value is None else value.encode()
+    async with dht.joined(f"storing {name}") as (_, kad):
+        await kad.put_value(_value_key(name), data)
+        out.result({"key": name, "bytes": len(data)}, ("stored ", GOOD), f"{len(data)} bytes under {name}")
 
 
 @app.command()
-def get(
+@node_command
+async def get(
+    node: Node,
+    out: Output,
     name: Key,
     bootstrap: Bootstrap,
     namespaces: Namespaces = None,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print the best value under KEY; as JSON in hexadecimal."""
-
-    async def command(dht: _Dht) -> None:
-        async with dht.joined(f"looking for {name}") as (_, kad):
-            value = await kad.get_value(_value_key(name))
-        dht.out.result({"key": name, "value": value.hex()}, value.decode(errors="backslashreplace"))
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose, namespaces)
+    dht = _Dht(node, out, bootstrap, protocol, namespaces or ())
+    async with dht.joined(f"looking for {name}") as (_, kad):
+        value = await kad.get_value(_value_key(name))
+    out.result({"key": name, "value": value.hex()}, value.decode(errors="backslashreplace"))
 
 
 @app.command()
-def closest(
+@node_command
+async def closest(
+    node: Node,
+    out: Output,
     content: Content,
     bootstrap: Bootstrap,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print the servers nearest to KEY, nearest first, and how many bits they share with it."""
-
-    async def command(dht: _Dht) -> None:
-        wanted = _content_key(content)
-        async with dht.joined(f"looking for {content}") as (_, kad):
-            for peer in await kad.closest_peers(wanted):
-                prefix = common_prefix(point_of(bytes(peer)), point_of(wanted))
-                dht.out.result({"peer": str(peer), "prefix": prefix}, f"{peer} ", (f"{prefix}", DIM))
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+    dht = _Dht(node, out, bootstrap, protocol)
+    wanted = _content_key(content)
+    async with dht.joined(f"looking for {content}") as (_, kad):
+        for peer in await kad.closest_peers(wanted):
+            prefix = common_prefix(point_of(bytes(peer)), point_of(wanted))
+            out.result({"peer": str(peer), "prefix": prefix}, f"{peer} ", (f"{prefix}", DIM))
 
 
 @app.command()
-def table(
+@node_command
+async def table(
+    node: Node,
+    out: Output,
     bootstrap: Bootstrap,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Join, look up this node, and print the routing table that comes of it: farthest bucket first."""
-
-    async def command(dht: _Dht) -> None:
-        async with dht.joined("filling the table") as (_, kad):
-            await kad.refresh()
-            for entry in sorted(kad.table, key=lambda entry: -(entry.point ^ kad.table.point)):
-                bucket = common_prefix(entry.point, kad.table.point)
-                dht.out.result({"peer": str(entry.peer), "bucket": bucket}, (f"{bucket:>3} ", DIM), str(entry.peer))
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+    dht = _Dht(node, out, bootstrap, protocol)
+    async with dht.joined("filling the table") as (_, kad):
+        await kad.refresh()
+        for entry in sorted(kad.table, key=lambda entry: -(entry.point ^ kad.table.point)):
+            bucket = common_prefix(entry.point, kad.table.point)
+            out.result({"peer": str(entry.peer), "bucket": bucket}, (f"{bucket:>3} ", DIM), str(entry.peer))
 
 
 @app.command()
-def crawl(
+@node_command
+async def crawl(
+    node: Node,
+    out: Output,
     bootstrap: Bootstrap,
     count: Count = 1000,
     protocol: Protocol = KAD,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    psk: PskFile = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Ask every server for its neighbours, and theirs, until --count are known, and print who answers."""
-
-    async def command(dht: _Dht) -> None:
-        async with dht.joined("crawling") as (_, kad):
-            waiting = [_peer_id(addr.rpartition("/")[2]) for addr in dht.bootstrap]
-            known = dict.fromkeys(waiting)
-            while waiting:
-                peer = waiting.pop()
-                found = await _neighbours(kad, peer)
-                answers = found is not None
-                record = {"peer": str(peer), "answers": answers, "known": len(known)}
-                dht.out.result(record, f"{peer} ", ("answers", GOOD) if answers else ("does not answer", DIM))
-                for each in found or ():
-                    if each not in known and len(known) < count:
-                        known[each] = None
-                        waiting.append(each)
-
-    _options(command, bootstrap, protocol, key, timeout, psk, as_json, verbose)
+    dht = _Dht(node, out, bootstrap, protocol)
+    async with dht.joined("crawling") as (_, kad):
+        waiting = [_peer_id(addr.rpartition("/")[2]) for addr in dht.bootstrap]
+        known = dict.fromkeys(waiting)
+        while waiting:
+            peer = waiting.pop()
+            found = await _neighbours(kad, peer)
+            answers = found is not None
+            record = {"peer": str(peer), "answers": answers, "known": len(known)}
+            out.result(record, f"{peer} ", ("answers", GOOD) if answers else ("does not answer", DIM))
+            for each in found or ():
+                if each not in known and len(known) < count:
+                    known[each] = None
+                    waiting.append(each)
 
 
 async def _neighbours(kad: Kademlia, peer: PeerId) -> list[PeerId] | None:

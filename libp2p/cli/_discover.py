@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import trio
@@ -12,8 +11,8 @@ from ..events import PeerDiscovered
 from ..protocols.mdns import SOURCE, Mdns
 from ..security.pnet import PreSharedKey
 from ._listen import EVERYWHERE
-from ._node import Node, announce, run
-from ._options import Json, KeyFile, Listen, MuxerName, MuxerOption, PskFile, SecurityOption, Timeout, Verbose
+from ._node import Node, announce, node_command
+from ._options import Listen
 from ._output import DIM, NAME, Output
 
 Seconds = Annotated[
@@ -22,26 +21,16 @@ Seconds = Annotated[
 Watch = Annotated[bool, typer.Option("--watch", help="Go on until interrupted, and be found by others meanwhile.")]
 
 
-def discover(
+@node_command
+async def discover(
+    node: Node,
+    out: Output,
     seconds: Seconds = 3.0,
     watch: Watch = False,
     listen: Listen = None,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print the peers of the local network, by multicast DNS. With --psk, those of that private network."""
-    where = listen or ([EVERYWHERE] if watch else [])
-    node = Node(key=key, listen=where, timeout=timeout, security=security, psk=psk, muxer=muxer)
-    out = Output(as_json=as_json, verbose=verbose)
-    run(partial(_discover, node, out, None if watch else seconds), out)
-
-
-async def _discover(node: Node, out: Output, seconds: float | None) -> None:
+    node = node.listening(listen or ([EVERYWHERE] if watch else []))
     network = None if node.psk is None else PreSharedKey.load(node.psk).fingerprint
     async with node.running(Mdns(network=network)) as host:
         with host.subscribe(PeerDiscovered) as events:
@@ -49,7 +38,7 @@ async def _discover(node: Node, out: Output, seconds: float | None) -> None:
                 announce(host, out)
             count = 0
             with trio.CancelScope() as scope:
-                if seconds is not None:
+                if not watch:
                     scope.deadline = trio.current_time() + seconds
                 async for event in events:
                     if event.source == SOURCE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,19 +19,8 @@ from ..protocols.rendezvous import (
 )
 from ..protocols.rendezvous.sqlite import SqliteRegistrations
 from ._listen import EVERYWHERE, Where
-from ._node import Node, announce, run
-from ._options import (
-    Json,
-    KeyFile,
-    Listen,
-    MuxerName,
-    MuxerOption,
-    PskFile,
-    SecurityOption,
-    Timeout,
-    Verbose,
-    check_addrs,
-)
+from ._node import Node, announce, node_command
+from ._options import Listen, check_addrs
 from ._output import DIM, NAME, Output
 
 app = typer.Typer(help="Find peers by a name, at a point that all of them know.", no_args_is_help=True)
@@ -69,55 +57,35 @@ Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Show at
 
 
 @app.command()
-def serve(
+@node_command
+async def serve(
+    node: Node,
+    out: Output,
     addrs: Where = None,
     store: Store = None,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Be a rendezvous point, until interrupted. Give it a --key, so that others can rely on its address."""
-    node = Node(key=key, listen=addrs or [EVERYWHERE], timeout=timeout, security=security, psk=psk, muxer=muxer)
-    out = Output(as_json=as_json, verbose=verbose)
-    run(partial(_serve, node, out, store), out)
-
-
-async def _serve(node: Node, out: Output, store: Path | None) -> None:
-    point = RendezvousPoint(store=None if store is None else SqliteRegistrations(store))
-    async with node.running(point) as host:
+    rendezvous = RendezvousPoint(store=None if store is None else SqliteRegistrations(store))
+    async with node.listening(addrs or [EVERYWHERE]).running(rendezvous) as host:
         out.note((f"{host.local_peer} is a rendezvous point at these addresses; Ctrl-C ends it", DIM))
         announce(host, out, results=True)
         await trio.sleep_forever()
 
 
 @app.command("register")
-def register_command(
+@node_command
+async def register_command(
+    node: Node,
+    out: Output,
     point: Point,
     name: Name,
     listen: Listen = None,
     ttl: Ttl = None,
     once: Once = False,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Be found at POINT under NAME: register, and renew until interrupted; then take it back."""
-    node = Node(key=key, listen=listen or [EVERYWHERE], timeout=timeout, security=security, psk=psk, muxer=muxer)
-    out = Output(as_json=as_json, verbose=verbose)
-    run(partial(_register, node, out, point, name, ttl, once), out)
-
-
-async def _register(node: Node, out: Output, point: str, name: str, ttl: int | None, once: bool) -> None:
     service = Rendezvous([point], config=RendezvousClientConfig(ttl=ttl, timeout=node.timeout))
-    async with node.running(service) as host:
+    async with node.listening(listen or [EVERYWHERE]).running(service) as host:
         announce(host, out)
         with out.waiting(f"registering at {point}"):
             granted = await register(host, point, name, ttl=ttl, timeout=node.timeout)
@@ -129,25 +97,15 @@ async def _register(node: Node, out: Output, point: str, name: str, ttl: int | N
 
 
 @app.command("discover")
-def discover_command(
+@node_command
+async def discover_command(
+    node: Node,
+    out: Output,
     point: Point,
     name: AnyName = "",
     limit: Limit = 1000,
-    key: KeyFile = None,
-    timeout: Timeout = 15.0,
-    security: SecurityOption = None,
-    psk: PskFile = None,
-    muxer: MuxerOption = MuxerName.YAMUX,
-    as_json: Json = False,
-    verbose: Verbose = 0,
 ) -> None:
     """Print who is registered at POINT under NAME, with the addresses they have signed."""
-    node = Node(key=key, timeout=timeout, security=security, psk=psk, muxer=muxer)
-    out = Output(as_json=as_json, verbose=verbose)
-    run(partial(_discover, node, out, point, name, limit), out)
-
-
-async def _discover(node: Node, out: Output, point: str, name: str, limit: int) -> None:
     async with node.running() as host:
         with out.waiting(f"asking {point}"):
             found = await _all(host, point, name, limit, node.timeout)

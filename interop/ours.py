@@ -18,6 +18,7 @@ from libp2p.protocols.pubsub import Floodsub, Message, MessageId, Pubsub, Router
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
+from libp2p.swarm import SwarmConfig
 from libp2p.transports.quic import Quic
 from libp2p.transports.tcp import Tcp
 
@@ -222,6 +223,8 @@ async def open_ours(
         security=[SECURITIES[security]],
         psk=PreSharedKey(bytes.fromhex(psk)) if psk else None,
         services=[pubsub],
+        # What peers tell of each other here is all on this machine.
+        config=libp2p.HostConfig(swarm=SwarmConfig(allow_private=True)),
     ) as host:
         ours = Ours(host, pubsub)
         ours.serve()

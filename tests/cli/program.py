@@ -118,6 +118,16 @@ class Program:
                 return record
         raise AssertionError(f"no event {name!r} in:\n" + "\n".join([*self.out.seen, *self.err.rest()]))
 
+    def events(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Wait for a JSON line of each of these events, in whatever order."""
+        found: dict[str, dict[str, Any]] = {}
+        while not found.keys() >= set(names):
+            line = self.out.next()
+            assert line is not None, f"no events {names} in:\n" + "\n".join([*self.out.seen, *self.err.rest()])
+            record: dict[str, Any] = json.loads(line)
+            found[record.get("event", "")] = record
+        return found
+
     def interrupt(self) -> int:
         """Press Ctrl-C. Returns the exit status."""
         self.process.send_signal(signal.SIGINT)

@@ -109,8 +109,7 @@ def test_a_chat_of_two_pipes() -> None:
             brian.say("good, bye")
             brian.hang_up()
             assert brian.end() == 0
-            assert ada.event("message")["text"] == "brian: good, bye"
-            ada.event("left")
+            assert ada.events("message", "left")["message"]["text"] == "brian: good, bye"
         ada.hang_up()
         assert ada.end() == 0
         assert ada.err.rest() == []

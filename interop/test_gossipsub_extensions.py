@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from libp2p.protocols.pubsub import (
 )
 from tests.protocols.pubsub.parts import WHOLE, Eight, eight
 
-from .ours import Ours, open_ours
+from .ours import Ours, first_bytes, open_ours
 from .peer import Peer, start_peer
 
 TOPIC = "interop"
@@ -70,7 +69,7 @@ def gossipsub(**config: Any) -> Pubsub:
 
 async def both_ways(peer: Peer, pubsub: Pubsub, messages: Messages, number: int) -> Message:
     """A message in each direction; what came from the peer."""
-    ours, theirs = b"from us %d" % number, b"from them %d" % number
+    ours, theirs = b"%d from us" % number, b"%d from them" % number
     await pubsub.publish(TOPIC, ours)
     await peer.event("message", topic=TOPIC, data=base64.b64encode(ours).decode())
     await peer("publish", topic=TOPIC, data=base64.b64encode(theirs).decode())
@@ -161,13 +160,13 @@ async def test_signature_policies_and_message_ids(name: str, signatures: str) ->
     """With ids that are made from the data; without a signature there is no author either."""
     policy = SignaturePolicy.STRICT_SIGN if signatures == "strict" else SignaturePolicy.STRICT_NO_SIGN
     pubsub = Pubsub(signature_policy=policy)
-    pubsub.set_message_id(TOPIC, lambda message: hashlib.sha256(message.data).digest())
+    pubsub.set_message_id(TOPIC, first_bytes)
     with trio.fail_after(60):
-        async with connected(name, pubsub, signatures=signatures, message_id="sha256") as (_, peer, messages):
+        async with connected(name, pubsub, signatures=signatures, message_id="first8") as (_, peer, messages):
             for number in range(5):
                 message = await both_ways(peer, pubsub, messages, number)
                 assert (message.author is None) == (signatures == "none")
-                assert message.id == hashlib.sha256(message.data).digest()
+                assert message.id == message.data[:8]
             assert pubsub.metrics()["accept"] == 5
             assert not {"malformed", "bad_signature", "unexpected_signature"} & pubsub.metrics().keys()
 
@@ -177,7 +176,7 @@ async def test_policies_that_differ(name: str) -> None:
     """Nothing gets through, in either direction."""
     pubsub = gossipsub()
     with trio.fail_after(60):
-        async with connected(name, pubsub, signatures="none", message_id="sha256") as (_, peer, messages):
+        async with connected(name, pubsub, signatures="none", message_id="first8") as (_, peer, messages):
             await pubsub.publish(TOPIC, b"signed")
             await peer("publish", topic=TOPIC, data=base64.b64encode(b"not signed").decode())
             while "missing_signature" not in pubsub.metrics():

@@ -68,7 +68,7 @@ func supported() features {
 		Namespaces:  []string{"pk", "ipns", "test"},
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
-		MessageIDs:  []string{"default", "sha256", "first8"},
+		MessageIDs:  []string{"default", "first8"},
 		Relay:       []string{"client", "server", "none"},
 		MDNS:        []string{"on"},
 		Extensions:  []string{"partial", "test"},

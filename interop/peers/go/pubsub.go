@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -53,12 +52,6 @@ func newTopics(ctx context.Context, h host.Host, opts options, out *lineWriter) 
 		pubsub.WithMessageSignaturePolicy(signaturePolicies[opts.signatures]),
 		pubsub.WithPeerOutboundQueueSize(queueSize),
 		pubsub.WithValidateQueueSize(queueSize),
-	}
-	if opts.messageID == "sha256" {
-		settings = append(settings, pubsub.WithMessageIdFn(func(m *pb.Message) string {
-			sum := sha256.Sum256(m.GetData())
-			return string(sum[:])
-		}))
 	}
 	if opts.messageID == "first8" {
 		settings = append(settings, pubsub.WithMessageIdFn(firstBytes))

@@ -11,7 +11,7 @@ import argparse
 import importlib
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,8 @@ from libp2p.abc import Service, Transport
 from libp2p.events import PeerIdentified
 from libp2p.protocols.perf import PERF, Perf, perf
 from libp2p.protocols.ping import ping
-from libp2p.protocols.pubsub import Pubsub
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
 
-from .gossip import open_gossip
 from .lines import Command, Results, emit, serve
 from .profiling import KINDS, Calls, Samples
 
@@ -212,20 +210,24 @@ async def main() -> None:
     options = parser.parse_args()
     stack = Stack(options.transport, options.security)
 
-    def open_node(pubsub: Pubsub) -> AbstractAsyncContextManager[libp2p.Host]:
+    def open_node(pubsub: Service) -> AbstractAsyncContextManager[libp2p.Host]:
         return stack.open_host([options.listen], pubsub)
 
-    pubsub = Pubsub()
-    services = [pubsub] if options.pubsub == "gossipsub" else []
-    async with (
-        stack.open_host([options.listen], *services) as host,
-        open_gossip(pubsub, open_node) as gossip,
-        trio.open_nursery() as nursery,
-    ):
+    async with AsyncExitStack() as parts:
+        services: list[Service] = []
+        commands: dict[str, Command] = {}
+        if options.pubsub == "gossipsub":
+            # As above: no memory for what is not measured.
+            services.append(importlib.import_module("libp2p.protocols.pubsub").Pubsub())
+        host = await parts.enter_async_context(stack.open_host([options.listen], *services))
+        if services:
+            open_gossip = importlib.import_module("bench.gossip").open_gossip
+            commands = (await parts.enter_async_context(open_gossip(services[0], open_node))).commands()
+        nursery = await parts.enter_async_context(trio.open_nursery())
         version = f"libp2p-trio {libp2p.__version__}"
         addrs = [str(addr) for addr in host.addrs]
         emit({"event": "ready", "peer_id": str(host.local_peer), "addrs": addrs, "version": version})
-        await serve(Peer(host, nursery, stack).commands() | gossip.commands())
+        await serve(Peer(host, nursery, stack).commands() | commands)
         nursery.cancel_scope.cancel()
 
 

@@ -234,6 +234,8 @@ def test_y14_queues_hardly_count_as_round_trip() -> None:
     for rtt in (0.1, 0.9, 0.02, 0.1):
         tuner.measured(rtt)
     assert tuner.rtt == pytest.approx(0.02 + 0.08 / 8)
+    tuner.measured(10.0)
+    assert tuner.rtt == pytest.approx(0.06)
 
 
 def test_y14_a_fast_link_gets_no_more_window_than_its_reader_takes_in_some_milliseconds() -> None:

@@ -58,9 +58,13 @@ class WindowTuner:
         """Take a round-trip time.
 
         What exceeds the shortest one is mostly time spent in queues, which larger windows would only make longer, so
-        the estimate follows downwards at once and upwards by an eighth.
+        the estimate follows downwards at once and upwards by an eighth, and at most to twice of what it was: one ping
+        behind a full window would make room for the next one otherwise.
         """
-        self.rtt = rtt if rtt < self.rtt or not self.rtt else self.rtt + (rtt - self.rtt) / 8
+        if rtt < self.rtt or not self.rtt:
+            self.rtt = rtt
+        else:
+            self.rtt = min(self.rtt + (rtt - self.rtt) / 8, self.rtt * 2)
 
     def grow(self, stream: StreamState, now: float, buffered: int) -> int:
         """Enlarge ``stream``'s window if that is due; return by how much. ``buffered`` is the connection's total."""

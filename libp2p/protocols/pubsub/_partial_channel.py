@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from trio.abc import ReceiveChannel
 
 from ..._util.bounded import BoundedReceiver
+from ...errors import DecodeError
 from ...peer_id import PeerId
-from ._partial import PartialMessage
+from ._partial import PartialMessage, Parts
 from ._router import Verdict
 
 MAX_UPDATES = 64
@@ -31,6 +33,39 @@ class PartialUpdate:
     group: bytes
     parts: bytes = field(repr=False)
     metadata: bytes = field(repr=False)
+
+
+class Contained:
+    """A message in parts whose code may fail at what peers say: it then has nothing for them, and the host logs a bug.
+
+    Args:
+        message: the application's object.
+        contain: the host's.
+    """
+
+    def __init__(self, message: PartialMessage, contain: Callable[[str], AbstractContextManager[None]]) -> None:
+        self.group = message.group
+        self._message = message
+        self._contain = contain
+
+    def metadata(self) -> bytes:
+        """See :class:`PartialMessage`."""
+        metadata = b""
+        with self._contain("metadata of a message in parts"):
+            metadata = self._message.metadata()
+        return metadata
+
+    def parts_for(self, metadata: bytes | None) -> Parts | None:
+        """See :class:`PartialMessage`."""
+        parts: Parts | DecodeError | None = None
+        with self._contain("a message in parts"):
+            try:
+                parts = self._message.parts_for(metadata)
+            except DecodeError as exc:
+                parts = exc  # for the router: the peer is to blame
+        if isinstance(parts, DecodeError):
+            raise parts
+        return parts
 
 
 class PartialMessages(ReceiveChannel[PartialUpdate]):

@@ -423,7 +423,8 @@ class Gossipsub(Router):
             actions.append(Count("gossip_ignored"))
         for topic in dict.fromkeys(control.graft):
             actions += self._take_graft(peer, topic, now)
-        for prune in control.prune:
+        # Once for each topic: the records of peers in there cost a signature each.
+        for prune in {prune.topic: prune for prune in control.prune}.values():
             actions += self._take_prune(peer, prune, score, now)
         if control.idontwant:
             actions += self._take_idontwant(peer, known, control.idontwant)

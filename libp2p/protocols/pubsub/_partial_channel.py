@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -33,6 +34,13 @@ class PartialUpdate:
     group: bytes
     parts: bytes = field(repr=False)
     metadata: bytes = field(repr=False)
+
+
+def crowding(waiting: Sequence[PartialUpdate]) -> int:
+    """Which of ``waiting`` to lose: the oldest of the peer that has most of them, so that no peer shuts out others."""
+    peers = [update.peer for update in waiting]
+    (most, _), *_ = Counter(peers).most_common(1)
+    return peers.index(most)
 
 
 class Contained:
@@ -89,7 +97,7 @@ class PartialMessages(ReceiveChannel[PartialUpdate]):
 
     @property
     def lost(self) -> int:
-        """How many updates were dropped, the oldest first, because they were not received in time."""
+        """How many updates were dropped, first those of who sent most, because they were not received in time."""
         return self._updates.lost
 
     def publish(self, message: PartialMessage) -> None:

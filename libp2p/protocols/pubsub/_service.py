@@ -47,7 +47,7 @@ from ._link import Link, keep_writing, usable_connection
 from ._measured import measure_counts, measure_state
 from ._outbox import Outbox
 from ._partial import PartialMessage
-from ._partial_channel import MAX_UPDATES, Contained, PartialMessages, PartialUpdate
+from ._partial_channel import MAX_UPDATES, Contained, PartialMessages, PartialUpdate, crowding
 from ._router import (
     Action,
     Authenticate,
@@ -676,7 +676,8 @@ class Pubsub(Service):
     def _deliver_partial(self, action: DeliverPartial) -> None:
         sender = self._partials.get(action.rpc.topic)
         if sender is not None:
-            sender.send_nowait(PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata))
+            update = PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata)
+            sender.send_nowait(update, victim=crowding)
 
     def _publish_event(self, event: TopicPeerJoined | TopicPeerLeft) -> None:
         if self._host is not None:

@@ -556,6 +556,20 @@ async def test_updates_that_are_not_received() -> None:
             partial.receive_nowait()
 
 
+async def test_a_flood_of_updates_costs_only_who_sends_it() -> None:
+    async with raw_peers(protocol=MESHSUB_13, count=2) as (_, pubsub, _, (good, bad)), pubsub.partial("t") as partial:
+        for peer in (good, bad):
+            await peer.say(encode_extensions(PARTIAL))
+        for peer, count in ((good, 3), (bad, 5 * MAX_UPDATES), (good, 3)):
+            for number in range(count):
+                rpc = PartialRpc(topic="t", group=b"g", metadata=bytes((number % 256,)))
+                await peer.send(Rpc(extensions=encode_partial(rpc)))
+            await settled()
+        received = [partial.receive_nowait() for _ in range(MAX_UPDATES)]
+        of_good = [update.metadata for update in received if update.peer == good.host.local_peer]
+        assert of_good == [b"\0", b"\1", b"\2"] * 2
+
+
 async def test_parts_that_fit_nowhere_are_dropped_and_counted() -> None:
     async with raw_peers(protocol=MESHSUB_13) as (_, pubsub, _, (peer,)), pubsub.partial("t") as partial:
         await peer.say(encode_extensions(PARTIAL))

@@ -20,7 +20,7 @@ from libp2p.protocols.rendezvous import (
 )
 
 from .conftest import cells
-from .ours import Ours, open_ours
+from .ours import Ours, join, open_ours
 from .peer import Peer, PeerFailed, start_peer
 
 Cell = tuple[str, str, str]
@@ -41,11 +41,7 @@ async def connected(cell: Cell) -> AsyncIterator[tuple[Ours, Peer, libp2p.PeerId
     name, muxer, role = cell
     with trio.fail_after(60):
         async with open_ours(stack=muxer, listen=True) as ours, start_peer(name, muxer=muxer, rendezvous=role) as peer:
-            peer_id = (await ours.host.connect(peer.addr)).peer
-            # The dialer is done a moment before the listener is, who would look for an address of ours to dial.
-            while not ours.host.peerstore.protocols(peer_id):
-                await trio.sleep(0.01)
-            yield ours, peer, peer_id
+            yield ours, peer, await join(ours, peer)
 
 
 async def test_rendezvous_server(cell: Cell) -> None:

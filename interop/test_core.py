@@ -18,7 +18,7 @@ from libp2p.protocols.identify import identify
 from libp2p.protocols.ping import ping
 
 from .conftest import Record
-from .ours import ECHO, RESET, STACKS, WATCH, Ours, flags, open_ours, pattern_digest
+from .ours import ECHO, RESET, STACKS, WATCH, Ours, flags, join, open_ours, pattern_digest
 from .peer import Peer, PeerFailed, start_peer
 
 Cell = tuple[str, str, str]
@@ -39,15 +39,7 @@ async def connected(
             open_ours(stack=stack, key_type=our_key_type, listen=role == "listen") as ours,
             start_peer(name, key_type=key_type, **flags(stack)) as peer,
         ):
-            if role == "dial":
-                await ours.host.connect(peer.addr)
-            else:
-                await peer("dial", addr=ours.addr)
-            peer_id = libp2p.PeerId.parse(peer.peer_id)
-            # The dialer is done a moment before the listener is; and what follows wants to know who speaks what.
-            while not ours.host.peerstore.protocols(peer_id):
-                await trio.sleep(0.01)
-            yield ours, peer, peer_id
+            yield ours, peer, await join(ours, peer, role)
 
 
 @pytest.mark.all_key_types

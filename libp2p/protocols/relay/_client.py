@@ -50,6 +50,10 @@ RENEWAL_MARGIN = 120.0
 """Seconds before its end that a long reservation is renewed (go ``rsvpExpirationSlack``); a short one at half time."""
 MAX_RESERVATION = 7 * 24 * 3600.0
 """Seconds; a relay that promises more than a week is not believed (case R2)."""
+MAX_ANNOUNCED = 8
+"""Addresses of a relay under which this host announces itself (ours): more would leave no room for its other ones."""
+MAX_ANNOUNCED_LENGTH = 512
+"""Bytes of each, before our own id is put behind it (ours): above 1 KiB nobody could read it, this host included."""
 PROTECTION = "relay-in-use"
 """The tag under which relays in use are protected from trimming."""
 _LAST_MOMENT = 1.0
@@ -164,10 +168,14 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
         if (voucher.relay, voucher.peer) != (relay, host.local_peer):
             raise RemoteProtocolError("a relay gave the voucher of somebody else's reservation")
     ways = [addr for addr in granted.addrs if not is_relay(addr) and split_peer(addr)[1] in (None, relay)]
+    # A relay that knows no public address of its own (go) is at least where we have found it.
+    addrs = [circuit_addr(relay, way) for way in ways] or [seen_through(connection)]
+    addrs = [addr for addr in addrs if len(addr.to_bytes()) <= MAX_ANNOUNCED_LENGTH][:MAX_ANNOUNCED]
+    if not addrs:
+        raise ReservationRefused(relay, "its addresses are too long to be announced")
     return Reservation(
         relay=relay,
-        # A relay that knows no public address of its own (go) is at least where we have found it.
-        addrs=tuple(circuit_addr(relay, way) for way in ways) or (seen_through(connection),),
+        addrs=tuple(addrs),
         expires=trio.current_time() + granted.expire - wall,
         limit=answer.limit,
         voucher=granted.voucher,

@@ -6,7 +6,8 @@ and when the last one has gone the dial is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
@@ -14,7 +15,7 @@ from multiaddr import Multiaddr
 
 from .._util.contain import Containment
 from ..abc import Direction, Peerstore, RawConnection, Resolver, SecureMuxedConnection, Transport
-from ..addressing import names, split_peer
+from ..addressing import is_relay, names, split_peer
 from ..errors import (
     ConnectionDenied,
     DialError,
@@ -258,12 +259,8 @@ class Dialing:
         failure: Exception | None = None
         with self._containment.contain("dial of", addr):
             try:
-                await self._take_slot()
-                try:
-                    with self._scopes.reserve_dial(dial.peer or dial):
-                        upgraded = await self._dial_and_upgrade(dial, addr, progress)
-                finally:
-                    self._slots.release()
+                async with self._slot(dial, addr):
+                    upgraded = await self._dial_and_upgrade(dial, addr, progress)
                 connection = self._admit(upgraded, Direction.OUTBOUND)
             except trio.TooSlowError:
                 failure = DialTimeout(progress.stage, self._config.dial_timeout)
@@ -282,12 +279,23 @@ class Dialing:
             self._failed(plan, dial, addr, failure or bug)
         dial.wake.set()
 
-    async def _take_slot(self) -> None:
-        """Wait for one of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+    @asynccontextmanager
+    async def _slot(self, dial: _Dial, addr: Multiaddr) -> AsyncIterator[None]:
+        """One of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+        if is_relay(addr):
+            # It opens no socket, and waits for the dial of the relay, which takes a slot: if it held one, too, then
+            # as many as there are slots would wait for each other.
+            yield
+            return
         try:
             self._slots.acquire_nowait()
         except trio.WouldBlock:
             await self._slots.acquire()
+        try:
+            with self._scopes.reserve_dial(dial.peer or dial):
+                yield
+        finally:
+            self._slots.release()
 
     async def _dial_and_upgrade(self, dial: _Dial, addr: Multiaddr, progress: Progress) -> Upgraded:
         upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=dial.peer, progress=progress)

@@ -16,6 +16,10 @@ from ._server import MAX_CONTENT_KEY
 from ._sweep import Sweep
 
 
+_AT_ONCE = 500
+"""Announcements on one stream: servers end it after some number; ours reads 1000 (``messages_per_stream``)."""
+
+
 def check_key(key: bytes) -> None:
     """ValueError when ``key`` cannot stand for content: other implementations refuse it."""
     if not 0 < len(key) <= MAX_CONTENT_KEY:
@@ -73,11 +77,13 @@ async def _tell(node: Node, peers: Sequence[PeerId], own: PeerInfo, keys: Sequen
 
     async def tell(peer: PeerId) -> None:
         nonlocal told
-        try:
-            await node.messenger.tell(peer, messages)
-        except UNREACHABLE:
-            return
-        told += len(messages)
+        for start in range(0, len(messages), _AT_ONCE):
+            batch = messages[start : start + _AT_ONCE]
+            try:
+                await node.messenger.tell(peer, batch)
+            except UNREACHABLE:
+                return
+            told += len(batch)
 
     async with trio.open_nursery() as nursery:
         for peer in peers:

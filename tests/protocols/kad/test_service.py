@@ -158,6 +158,15 @@ async def test_what_is_provided_is_bounded() -> None:
                 pass
 
 
+async def test_more_keys_than_a_stream_carries() -> None:
+    async with dht(2) as (a, b):
+        keys = [b"key %d" % number for number in range(b.kad.config.messages_per_stream + 500)]
+        await a.kad.provide_many(keys)
+        await trio.sleep(1)
+        store = b.kad._node().store
+        assert all(store.providers(key, trio.current_time()) for key in keys)
+
+
 async def test_kd4_a_node_without_address_is_a_client_until_it_has_one() -> None:
     """KD4: it tells connected peers by identify push, and gets into their tables."""
     network = MemoryNetwork(0)

@@ -1,4 +1,4 @@
-"""multistream-select without a stream (SPEC_CHECKLIST M1 to M8, reliability cases M1 and M2)."""
+"""multistream-select without a stream (requirements M1 to M8, reliability cases M1 and M2)."""
 
 from __future__ import annotations
 

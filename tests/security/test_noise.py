@@ -1,4 +1,4 @@
-"""Noise against its specifications (SPEC_CHECKLIST N1 to N11, EM3 to EM7) and a second implementation."""
+"""Noise against its specifications (requirements N1 to N11, EM3 to EM7) and a second implementation."""
 
 from __future__ import annotations
 

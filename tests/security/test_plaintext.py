@@ -1,4 +1,4 @@
-"""Plaintext 2.0 against its specification (SPEC_CHECKLIST P1 to P3)."""
+"""Plaintext 2.0 against its specification (requirements P1 to P3)."""
 
 from __future__ import annotations
 

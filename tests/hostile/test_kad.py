@@ -130,6 +130,34 @@ async def test_kd9_add_provider_is_not_answered_and_third_parties_are_refused() 
         assert counters["refused: provider without address"] == 1
 
 
+async def test_k3_one_announcement_is_one_change_and_its_addresses_are_few() -> None:
+    """K3: what is kept of a provider is no more than what is told of it."""
+    async with attacked() as (server, open_stream):
+        name = ".".join(["x" * 50] * 4)
+        long = [parse("/" + "/".join([f"dns4/{number}{name}"] * 2)).to_bytes() for number in range(20)]
+        short = [parse(f"/ip4/6.6.6.6/tcp/{number}").to_bytes() for number in range(1, 21)]
+        async with await open_stream() as stream:
+            info = _provider(_attacker(server), (*long, *short))
+            announcement = b"\x08\x02" + proto.write_bytes(2, b"content") + info * 3
+            await stream.send_all(frame(announcement) + PING)
+            await answers(stream, 1)
+        node = server.kad._node()
+        changes = list[bytes]()
+        (held,) = node.store.providers(b"content", trio.current_time())
+        assert held.addrs == (long[0], *short[:7])
+        node.store.add_provider = lambda key, *_, **__: changes.append(key)  # type: ignore[method-assign, assignment]
+        async with await open_stream() as stream:
+            await stream.send_all(frame(announcement) + PING)
+            await answers(stream, 1)
+        assert changes == [b"content"]
+
+
+def _provider(info: PeerId, addrs: tuple[bytes, ...]) -> bytes:
+    """A provider in a message, with more addresses than we would send."""
+    inner = proto.write_bytes(1, bytes(info)) + b"".join([proto.write_bytes(2, addr) for addr in addrs])
+    return proto.write_bytes(9, inner)
+
+
 def _attacker(server: Node) -> PeerId:
     (inbound,) = server.host.connections()
     return inbound.peer

@@ -39,6 +39,8 @@ SENT_ADDR_BYTES = 700
 """Bytes of these, so that twenty peers fit and none can crowd out the others (ours)."""
 MAX_ADDR = 1024
 """Bytes of an address that is used."""
+MAX_ADDR_BYTES = 32 * 1024
+"""Bytes of the addresses of all closer peers, and of all providers, that are used (ours): to read them takes time."""
 
 _LARGE = 16 * 1024
 _MAX_FIELDS = 10_000
@@ -130,6 +132,7 @@ def decode(data: bytes) -> Message:
 
 
 def _peers(found: Iterable[Pb.Peer], limit: int) -> Iterator[PeerInfo]:
+    room = MAX_ADDR_BYTES
     for each in found:
         if not limit:
             break
@@ -138,13 +141,18 @@ def _peers(found: Iterable[Pb.Peer], limit: int) -> Iterator[PeerInfo]:
         except DecodeError:
             continue
         limit -= 1
-        yield PeerInfo(peer, tuple([addr for addr in each.addrs[:MAX_ADDRS] if len(addr) <= MAX_ADDR]))
+        addrs: list[bytes] = []
+        for addr in each.addrs[:MAX_ADDRS]:
+            if len(addr) <= min(MAX_ADDR, room):
+                room -= len(addr)
+                addrs.append(addr)
+        yield PeerInfo(peer, tuple(addrs))
 
 
 def encode(message: Message) -> bytes:
     """Return ``message`` as bytes.
 
-    Providers and then closer peers that do not fit into :data:`MAX_SENT` are left out, and addresses as :func:`sent` does.
+    Providers and then closer peers that do not fit into :data:`MAX_SENT` are left out; addresses as :func:`sent`.
     """
     parts = [proto.write_uint(_TYPE, message.type)]
     if message.key:

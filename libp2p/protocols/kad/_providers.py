@@ -15,7 +15,6 @@ from ._node import Node
 from ._server import MAX_CONTENT_KEY
 from ._sweep import Sweep
 
-
 _AT_ONCE = 500
 """Announcements on one stream: servers end it after some number; ours reads 1000 (``messages_per_stream``)."""
 

@@ -47,13 +47,6 @@ def _cell(places: tuple[str, ...], found: dict[str, Any]) -> Any:
     absent = [name for name in others if found[name] is None]
     marks = [pytest.mark.skip(reason="not built: its toolchain is absent, see above")] if absent else []
     relay, listener, dialer = places
-    # What two others make of each other.
-    if (relay, listener) == ("go", "rust"):
-        reason = "go's relay tells those who reserve no private address, and rust takes no reservation without one"
-        marks.append(pytest.mark.skip(reason=f"unsupported by peer: {reason}"))
-    if (dialer, listener) == ("js", "rust"):
-        reason = "js never finishes to identify a rust peer that it has dialled through a relay"
-        marks.append(pytest.mark.skip(reason=f"unsupported by peer: {reason}"))
     text = f"{dialer}>{relay}>{listener}"
     return pytest.param((others[0] if others else OURS, text, ""), id=text, marks=marks)
 
@@ -73,8 +66,12 @@ class Party(ABC):
         """Connect."""
 
     @abstractmethod
-    async def talk(self, peer: str) -> None:
-        """Ping and identify, over the connection there is."""
+    async def ping(self, peer: str) -> None:
+        """Three round trips over the connection there is."""
+
+    @abstractmethod
+    async def identify(self, peer: str) -> None:
+        """Learn who is there."""
 
 
 class We(Party):
@@ -93,8 +90,10 @@ class We(Party):
         connection = await self.host.connect(addr)
         assert connection.limited
 
-    async def talk(self, peer: str) -> None:
+    async def ping(self, peer: str) -> None:
         assert len(await ping(self.host, peer, count=3)) == 3
+
+    async def identify(self, peer: str) -> None:
         assert "/ipfs/ping/1.0.0" in (await identify(self.host, peer)).protocols
 
 
@@ -112,8 +111,10 @@ class They(Party):
     async def dial(self, addr: str) -> None:
         await self.peer("dial", addr=addr)
 
-    async def talk(self, peer: str) -> None:
+    async def ping(self, peer: str) -> None:
         assert len((await self.peer("ping", peer=peer, count=3))["rtts_ms"]) == 3
+
+    async def identify(self, peer: str) -> None:
         assert "/ipfs/ping/1.0.0" in (await self.peer("identify", peer=peer))["protocols"]
 
 
@@ -147,8 +148,13 @@ async def connected(cell: tuple[str, str, str]) -> AsyncIterator[tuple[Party, Pa
 async def test_circuit(cell: tuple[str, str, str]) -> None:
     """A reservation, a circuit, and the two talk over it in both directions."""
     async with connected(cell) as (dialer, listener):
-        await dialer.talk(listener.peer_id)
-        await listener.talk(dialer.peer_id)
+        await dialer.ping(listener.peer_id)
+        await listener.ping(dialer.peer_id)
+        await listener.identify(dialer.peer_id)
+        if not cell[1].startswith("js>") or not cell[1].endswith(">rust"):
+            # rust tells js that it sees it at /p2p/RELAY/p2p-circuit, as in the specification. js throws the whole
+            # answer away for it: its AddressManager.addObservedAddr wants a host in every address.
+            await dialer.identify(listener.peer_id)
 
 
 async def _echo(stream: libp2p.Stream) -> None:

@@ -6,7 +6,8 @@ and when the last one has gone the dial is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
@@ -274,13 +275,9 @@ class Dialing:
         progress = Progress()
         with self._containment.contain("dial of", addr):
             try:
-                await self._take_slot()
-                try:
-                    with self._scopes.reserve_dial(who):
-                        with trio.fail_after(self._config.dial_timeout):
-                            upgraded = await obtain(progress)
-                finally:
-                    self._slots.release()
+                async with self._slot(who, addr):
+                    with trio.fail_after(self._config.dial_timeout):
+                        upgraded = await obtain(progress)
                 return self._admit(upgraded, direction)
             except trio.TooSlowError:
                 return DialTimeout(progress.stage, self._config.dial_timeout)
@@ -292,12 +289,23 @@ class Dialing:
                 return failure
         return UpgradeError("an unexpected error, see the log", stage=progress.stage)
 
-    async def _take_slot(self) -> None:
-        """Wait for one of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+    @asynccontextmanager
+    async def _slot(self, who: object, addr: Multiaddr) -> AsyncIterator[None]:
+        """One of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+        if is_relay(addr):
+            # It opens no socket, and waits for the dial of the relay, which takes a slot: if it held one, too, then
+            # as many as there are slots would wait for each other.
+            yield
+            return
         try:
             self._slots.acquire_nowait()
         except trio.WouldBlock:
             await self._slots.acquire()
+        try:
+            with self._scopes.reserve_dial(who):
+                yield
+        finally:
+            self._slots.release()
 
     async def _dial_and_upgrade(self, dial: _Dial, addr: Multiaddr, progress: Progress) -> Upgraded:
         return await self._upgraded(partial(self._reach, dial, addr), dial.peer, progress)

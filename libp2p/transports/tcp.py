@@ -16,6 +16,7 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.conflict import ConflictGuard
+from .._util.eager import send_directly
 from ..abc import Buffer, DirectStream, Listener, RawConnection, Transport
 from ..addressing import host_port, ip_addr, names
 from ..errors import TransportError
@@ -135,13 +136,7 @@ class TcpStream(DirectStream):
             await trio.lowlevel.checkpoint()
             if self._socket.fileno() < 0:
                 raise trio.ClosedResourceError("this stream is closed")
-            with memoryview(data) as view:
-                sent = 0
-                while sent < len(view):
-                    try:
-                        sent += self.send_nowait(view[sent:])
-                    except trio.WouldBlock:
-                        await self.wait_writable()
+            await send_directly(self, data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As in Trio."""

@@ -55,6 +55,7 @@ class _State(enum.Enum):
     ASKED = enum.auto()
     SLOW = enum.auto()
     ANSWERED = enum.auto()
+    FAILED = enum.auto()
 
 
 @dataclass(eq=False, slots=True)
@@ -87,7 +88,7 @@ class Query:
         self.asked: int = 0
         self.hops: int = 0
         self._local = local
-        self._known: dict[PeerId, _Candidate | None] = {local: None}  # None: never to be asked, or not again
+        self._known: dict[PeerId, _Candidate | None] = {local: None}  # None: never to be asked
         self._depth: dict[PeerId, int] = {}
         self._order: list[tuple[int, PeerId]] = []
         # Those under way, in the order in which they were asked; the slow ones are not among them any more.
@@ -121,8 +122,16 @@ class Query:
 
     def failed(self, peer: PeerId) -> None:
         """A peer that was asked did not answer, or answered nonsense: it is out."""
-        if self._take(peer) is not None:
-            self._known[peer] = None
+        candidate = self._take(peer)
+        if candidate is not None:
+            candidate.state = _State.FAILED
+
+    def revive(self, peer: PeerId) -> None:
+        """There is another way to reach a peer: if it has failed, it is a candidate again."""
+        candidate = self._known.get(peer)
+        if candidate is not None and candidate.state is _State.FAILED:
+            candidate.state = _State.NEW
+            bisect.insort(self._order, (candidate.distance, peer))
 
     def _take(self, peer: PeerId) -> _Candidate | None:
         """The candidate that was asked and not heard of since, out of the order; None when it is no such."""

@@ -23,7 +23,7 @@ from ..._util.bounded import LruMap
 from ...abc import Connection, Host, ProtocolId, RawConnection, Service, Stream, StreamHandler, Target, Transport
 from ...addressing import is_relay, parse, split_peer
 from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
-from ...events import ListenAddrsChanged, PeerDisconnected, PeerIdentified
+from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -50,6 +50,12 @@ RENEWAL_MARGIN = 120.0
 """Seconds before its end that a long reservation is renewed (go ``rsvpExpirationSlack``); a short one at half time."""
 MAX_RESERVATION = 7 * 24 * 3600.0
 """Seconds; a relay that promises more than a week is not believed (case R2)."""
+MIN_RESERVATION = 60.0
+"""Seconds (ours): a relay that promises less would have us renew, and tell all peers what changed, all the time."""
+MAX_ANNOUNCED = 8
+"""Addresses of a relay under which this host announces itself (ours): more would leave no room for its other ones."""
+MAX_ANNOUNCED_LENGTH = 512
+"""Bytes of each, before our own id is put behind it (ours): above 1 KiB nobody could read it, this host included."""
 PROTECTION = "relay-in-use"
 """The tag under which relays in use are protected from trimming."""
 _LAST_MOMENT = 1.0
@@ -154,7 +160,7 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
         raise ReservationRefused(relay, f"it answered {status_name(answer.status)}", status=answer.status)
     if granted is None:
         raise RemoteProtocolError("a relay granted a reservation and did not say which")
-    if not wall < granted.expire <= wall + MAX_RESERVATION:
+    if not wall + MIN_RESERVATION <= granted.expire <= wall + MAX_RESERVATION:
         raise ReservationRefused(relay, f"it would end {granted.expire - wall:.0f} s from now")
     if granted.voucher is not None:
         try:
@@ -164,10 +170,14 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
         if (voucher.relay, voucher.peer) != (relay, host.local_peer):
             raise RemoteProtocolError("a relay gave the voucher of somebody else's reservation")
     ways = [addr for addr in granted.addrs if not is_relay(addr) and split_peer(addr)[1] in (None, relay)]
+    # A relay that knows no public address of its own (go) is at least where we have found it.
+    addrs = [circuit_addr(relay, way) for way in ways] or [seen_through(connection)]
+    addrs = [addr for addr in addrs if len(addr.to_bytes()) <= MAX_ANNOUNCED_LENGTH][:MAX_ANNOUNCED]
+    if not addrs:
+        raise ReservationRefused(relay, "its addresses are too long to be announced")
     return Reservation(
         relay=relay,
-        # A relay that knows no public address of its own (go) is at least where we have found it.
-        addrs=tuple(circuit_addr(relay, way) for way in ways) or (seen_through(connection),),
+        addrs=tuple(addrs),
         expires=trio.current_time() + granted.expire - wall,
         limit=answer.limit,
         voucher=granted.voucher,
@@ -233,19 +243,23 @@ class RelayClient(Service):
         """Keep reservations, until cancelled."""
         self._host = host
         try:
-            with host.subscribe(PeerDisconnected, PeerIdentified) as events:
+            with host.subscribe(ConnectionEnded, PeerIdentified) as events:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     task_status.started()
                     async for event in events:
-                        if isinstance(event, PeerDisconnected):
-                            for lost, relay in self._lost.items():
-                                if relay == event.peer:
-                                    lost.set()
+                        if isinstance(event, ConnectionEnded):
+                            self._ended(host, event.peer)
                         elif isinstance(event, PeerIdentified) and HOP in event.protocols:
                             self._news.unpark_all()
         finally:
             self._host = self._nursery = None
+
+    def _ended(self, host: Host, peer: PeerId) -> None:
+        if _direct(host, peer) is None:
+            for lost, relay in self._lost.items():
+                if relay == peer:
+                    lost.set()
 
     # --- dialling
 
@@ -361,7 +375,8 @@ class RelayClient(Service):
         for conn in host.connections():
             if HOP in host.peerstore.protocols(conn.peer) and not is_relay(conn.remote_addr):
                 found.setdefault(conn.peer, None)
-        return list(found.items())
+        # More could not be remembered when they fail, and would be asked again and again.
+        return list(found.items())[:_REMEMBERED_FAILURES]
 
     async def _use(self, host: Host, listener: CircuitListener, way: _Way, held: Reservation | None) -> None:
         """Hold a reservation for ``listener`` until it is lost, or cannot be had. Remembers when to try again."""

@@ -164,21 +164,14 @@ class Voucher:
 
 def encode_hop(message: HopMessage) -> bytes:
     """Return the serialized ``message``."""
-    out = pb.HopMessage(type=message.type)
-    if message.peer is not None:
-        out.peer.id = bytes(message.peer)
+    out = pb.HopMessage()
     if message.reservation is not None:
         granted = message.reservation
         out.reservation.expire = granted.expire
         out.reservation.addrs.extend(addr.to_bytes() for addr in granted.addrs[:MAX_ADDRS])
         if granted.voucher is not None:
             out.reservation.voucher = granted.voucher
-    if message.limit is not None:
-        out.limit.CopyFrom(_limit_to_wire(message.limit))
-    if message.status is not None:
-        out.status = message.status
-    encoded: bytes = out.SerializeToString()
-    return encoded
+    return _encode(out, message)
 
 
 def decode_hop(data: bytes) -> HopMessage:
@@ -199,15 +192,7 @@ def decode_hop(data: bytes) -> HopMessage:
 
 def encode_stop(message: StopMessage) -> bytes:
     """Return the serialized ``message``."""
-    out = pb.StopMessage(type=message.type)
-    if message.peer is not None:
-        out.peer.id = bytes(message.peer)
-    if message.limit is not None:
-        out.limit.CopyFrom(_limit_to_wire(message.limit))
-    if message.status is not None:
-        out.status = message.status
-    encoded: bytes = out.SerializeToString()
-    return encoded
+    return _encode(pb.StopMessage(), message)
 
 
 def decode_stop(data: bytes) -> StopMessage:
@@ -249,6 +234,19 @@ def _parsed(message: MessageT, data: bytes) -> MessageT:
     except ProtobufError as exc:
         raise DecodeError("not a relay message") from exc
     return message
+
+
+def _encode(out: pb.HopMessage | pb.StopMessage, message: HopMessage | StopMessage) -> bytes:
+    """Put in what both kinds of messages have."""
+    out.type = message.type
+    if message.peer is not None:
+        out.peer.id = bytes(message.peer)
+    if message.limit is not None:
+        out.limit.CopyFrom(_limit_to_wire(message.limit))
+    if message.status is not None:
+        out.status = message.status
+    encoded: bytes = out.SerializeToString()
+    return encoded
 
 
 def _peer(message: pb.Peer) -> PeerId:

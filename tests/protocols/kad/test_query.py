@@ -54,6 +54,23 @@ def test_it_asks_the_nearest_and_no_more_than_alpha() -> None:
     assert not query.finished
 
 
+def test_a_failed_one_is_asked_again_when_there_is_another_way_to_it() -> None:
+    query = make(BY_DISTANCE[0], BY_DISTANCE[1])
+    assert query.next(0.0) == BY_DISTANCE[:2]
+    query.revive(BY_DISTANCE[0])  # nobody knows yet whether this way leads to it
+    query.revive(BY_DISTANCE[5])
+    query.failed(BY_DISTANCE[0])
+    assert query.next(0.0) == []
+    query.revive(BY_DISTANCE[0])
+    assert query.next(0.0) == BY_DISTANCE[:1]
+    query.answered(BY_DISTANCE[0])
+    query.revive(BY_DISTANCE[0])
+    query.answered(BY_DISTANCE[1])
+    assert query.finished
+    assert query.closest() == BY_DISTANCE[:2]
+    assert query.asked == 3
+
+
 def test_it_follows_nearer_peers_and_ends_when_the_nearest_have_answered() -> None:
     query = make(BY_DISTANCE[100], k=3, alpha=2, paths=1, beta=1)
     asked: list[PeerId] = []

@@ -751,6 +751,13 @@ class Host(Network, Protocol):
         """Take note that the peer of ``connection`` sees us as ``addr``; announced once enough others agree."""
         ...
 
+    def set_mapped_addrs(self, addrs: Iterable[Multiaddr]) -> None:
+        """Say where a router passes connections on to this host, without ``/p2p``: announced beside what it listens on.
+
+        It replaces what was said before; :class:`~libp2p.events.ListenAddrsChanged` is published when that is new.
+        """
+        ...
+
     def publish(self, event: Event) -> None:
         """Tell subscribers; for services that have events of their own."""
         ...

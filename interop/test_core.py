@@ -118,6 +118,17 @@ async def test_half_close(cell: Cell, role: str) -> None:
         assert answer["response"] == pattern_digest(4, 3 * MIB)
 
 
+async def test_requests_at_once(cell: Cell) -> None:
+    """A finished request is answered however new the connection is: it comes with the end of the handshake."""
+    async with connected(cell, "dial") as (ours, peer, peer_id):
+        for _ in range(10):
+            await ours.host.disconnect(peer_id)
+            await ours.host.connect(peer.addr)
+            async with await ours.host.open_stream(peer_id, ECHO) as stream:
+                await stream.send_eof(b"a request")
+                assert await stream.receive_some() == b"a request"
+
+
 @ROLES
 async def test_reset(cell: Cell, role: str) -> None:
     """A reset is seen as a reset, and the connection goes on."""

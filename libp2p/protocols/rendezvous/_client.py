@@ -205,7 +205,12 @@ async def discover(
             raise RemoteProtocolError("rendezvous: not an answer to a discovery")
         if answer.status != Status.OK:
             raise RendezvousRefused(answer.status, answer.text)
-        peers = [found for item in answer.registrations if (found := _found(item, namespace)) is not None]
+        peers: list[FoundPeer] = []
+        for item in answer.registrations:
+            # A thousand signatures, and as many addresses as fit into a mebibyte, take seconds: others have a turn.
+            await trio.lowlevel.checkpoint()
+            if (found := _found(item, namespace)) is not None:
+                peers.append(found)
         return Found(peers=tuple(peers), cookie=answer.cookie, complete=not answer.registrations)
 
 

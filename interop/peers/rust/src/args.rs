@@ -164,6 +164,7 @@ pub fn features() -> Value {
         "psk": true,
         "signatures": SIGNATURES,
         "message_ids": MESSAGE_IDS,
+        "extensions": ["partial"],
         "relay": RELAYS,
         "rendezvous": RENDEZVOUS[..2],
         "mdns": ["on"],

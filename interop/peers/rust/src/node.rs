@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     clients, output,
+    partial::Eight,
     rendezvous::Rendezvous,
     served,
     transport::Connections,
@@ -85,6 +86,7 @@ pub struct Node {
     /// Connected peers that have answered a ping of the package itself.
     pub pinged: HashSet<PeerId>,
     pub rendezvous: Rendezvous,
+    partials: HashMap<(gossipsub::TopicHash, Vec<u8>), Eight>,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
     identify_waiters: Vec<(PeerId, oneshot::Sender<identify::Info>)>,
@@ -109,6 +111,7 @@ impl Node {
             identified: HashMap::new(),
             pinged: HashSet::new(),
             rendezvous: Rendezvous::default(),
+            partials: HashMap::new(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -266,6 +269,32 @@ impl Node {
             .ok_or("pubsub is switched off".to_owned())
     }
 
+    /// Adds parts to a message and tells the others.
+    pub fn publish_partial(
+        &mut self,
+        topic: gossipsub::TopicHash,
+        group: Vec<u8>,
+        parts: &[u8],
+    ) -> Result<(), String> {
+        let message = self
+            .partials
+            .entry((topic.clone(), group.clone()))
+            .or_insert_with(|| Eight::new(group.clone()));
+        if message.add(parts) {
+            output::line(&json!({
+                "event": "partial",
+                "topic": topic.as_str(),
+                "group": BASE64_STANDARD.encode(group),
+                "data": BASE64_STANDARD.encode(message.lacking(0)),
+            }));
+        }
+        let message = message.clone();
+        match self.pubsub()?.publish_partial(topic, message) {
+            Ok(()) | Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished {
@@ -369,6 +398,17 @@ impl Node {
                     "from": message.source.map(|peer| peer.to_string()),
                     "data": BASE64_STANDARD.encode(&message.data),
                 }));
+            }
+            BehaviourEvent::Pubsub(gossipsub::Event::Partial {
+                topic_hash,
+                group_id,
+                message,
+                ..
+            }) => {
+                let parts = message.unwrap_or_default();
+                if let Err(error) = self.publish_partial(topic_hash, group_id, &parts) {
+                    eprintln!("a message in parts: {error}");
+                }
             }
             BehaviourEvent::RendezvousClient(event) => self.rendezvous.on_event(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {

@@ -51,7 +51,7 @@ async def listener(listen: list[str], bootstrap: str) -> None:
                 tell(tries=event.tries, direct=event.connection is not None, reason=event.reason)
 
 
-async def dial(listen: list[str], bootstrap: str, target: libp2p.PeerId, patience: float) -> None:
+async def dial(listen: list[str], bootstrap: str, target: str, patience: float) -> None:
     """Connect once."""
     kademlia = Kademlia(KadConfig(mode=Mode.CLIENT), bootstrap=[bootstrap])
     services = [RelayClient(), Dcutr(), kademlia]
@@ -59,15 +59,15 @@ async def dial(listen: list[str], bootstrap: str, target: libp2p.PeerId, patienc
         await host.connect(bootstrap)
         began = trio.current_time()
         with host.subscribe(ConnectionOpened) as opened:
-            await host.connect(target)
+            peer = (await host.connect(target)).peer
             relayed = trio.current_time() - began
             direct = math.nan
             with trio.move_on_after(patience):
-                while not any(map(_is_direct, host.connections(target))):
+                while not any(map(_is_direct, host.connections(peer))):
                     await opened.receive()
                 direct = trio.current_time() - began
-        [round_trip] = await ping(host, target)
-        [best, *_] = host.connections(target)
+        [round_trip] = await ping(host, peer)
+        [best, *_] = host.connections(peer)
         assert _is_direct(best) == (not math.isnan(direct))
         tell(
             relayed=relayed, direct=None if math.isnan(direct) else direct, ping=round_trip, over=str(best.remote_addr)
@@ -82,7 +82,7 @@ async def dialer(listen: list[str], bootstrap: str, target: str, runs: int, pati
     """Connect ``runs`` times."""
     for _ in range(runs):
         try:
-            await dial(listen, bootstrap, libp2p.PeerId.parse(target), patience)
+            await dial(listen, bootstrap, target, patience)
         except libp2p.Libp2pError as exc:
             tell(error=str(exc))
 

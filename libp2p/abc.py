@@ -751,6 +751,13 @@ class Host(Network, Protocol):
         """Take note that the peer of ``connection`` sees us as ``addr``; announced once enough others agree."""
         ...
 
+    def set_mapped_addrs(self, addrs: Iterable[Multiaddr]) -> None:
+        """Say where a router passes connections on to this host, without ``/p2p``: announced beside what it listens on.
+
+        It replaces what was said before; :class:`~libp2p.events.ListenAddrsChanged` is published when that is new.
+        """
+        ...
+
     def publish(self, event: Event) -> None:
         """Tell subscribers; for services that have events of their own."""
         ...
@@ -823,7 +830,13 @@ class Host(Network, Protocol):
 
 
 class Service(ABC):  # noqa: B024 - every method has a default; the class is what services share
-    """A protocol with a life of its own: handlers for inbound streams and, if needed, background work."""
+    """A protocol with a life of its own: handlers for inbound streams and, if needed, background work.
+
+    Attributes:
+        reuses_ports: whether it needs TCP to dial from the ports it listens on, as hole punching does.
+    """
+
+    reuses_ports: ClassVar[bool] = False
 
     @property
     def handlers(self) -> Mapping[ProtocolId, StreamHandler]:

@@ -65,6 +65,7 @@ class RunningHost(Host):
         self._services = tuple(services)
         self._routing = routing
         self._observed = ObservedAddresses()
+        self._mapped: tuple[Multiaddr, ...] = ()
         self._interfaces = Interfaces()
         # What the addresses were made of the last time, and what came of it: every connection asks.
         self._made_of: tuple[object, ...] = ()
@@ -99,9 +100,9 @@ class RunningHost(Host):
     @property
     def addrs(self) -> Sequence[Multiaddr]:
         bound, confirmed = self._swarm.bound_addrs(), self._observed.confirmed(trio.current_time())
-        made_of = (bound, confirmed, self._interfaces.addresses())
+        made_of = (bound, confirmed, self._mapped, self._interfaces.addresses())
         if made_of != self._made_of:
-            own = [*self.listen_addrs(), *confirmed]
+            own = [*self.listen_addrs(), *self._mapped, *confirmed]
             self._addrs = tuple(with_peer(addr, self.local_peer) for addr in dict.fromkeys(own))
             self._made_of = made_of
         return self._addrs
@@ -119,6 +120,12 @@ class RunningHost(Host):
             now=trio.current_time(),
         )
         if changed:
+            self._announce()
+
+    def set_mapped_addrs(self, addrs: Iterable[Multiaddr]) -> None:
+        mapped = tuple(addrs)
+        if mapped != self._mapped:
+            self._mapped = mapped
             self._announce()
 
     async def listen(self, addr: Multiaddr | str) -> Sequence[Multiaddr]:

@@ -72,6 +72,8 @@ class Dcutr(Service):
         config: tries and times.
     """
 
+    reuses_ports = True
+
     def __init__(self, config: DcutrConfig | None = None) -> None:
         self._config = config or DcutrConfig()
         self._host: Host | None = None

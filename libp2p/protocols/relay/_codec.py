@@ -24,6 +24,7 @@ from ...errors import DecodeError
 from ...pb import relay_pb2 as pb
 from ...peer_id import PeerId
 from ...records.envelope import Envelope
+from ._v1 import StatusV1
 
 MAX_MESSAGE = 4096
 """Longest message sent or read, in bytes (go ``maxMessageSize``, js, rust)."""
@@ -211,11 +212,9 @@ def decode_stop(data: bytes) -> StopMessage:
 
 
 def status_name(status: int | None) -> str:
-    """What a peer answered, for people."""
-    try:
-        return Status(status).name if status is not None else "without a status"
-    except ValueError:
-        return f"status {status}"
+    """What a relay answered, of either version, for people."""
+    names = {known.value: known.name for known in (*StatusV1, *Status)}
+    return "without a status" if status is None else names.get(status, f"status {status}")
 
 
 KindT = TypeVar("KindT", bound=enum.IntEnum)

@@ -114,7 +114,7 @@ class RelayServer(Service):
                     nursery.start_soon(self._expire, host)
                     task_status.started()
                     async for event in events:
-                        if not _direct(host, event.peer):
+                        if not direct_connections(host, event.peer):
                             self._forget(host, event.peer)
         finally:
             self._host = None
@@ -210,7 +210,7 @@ class RelayServer(Service):
             raise _Refused(Status.MALFORMED_MESSAGE)
         if destination == source:
             raise _Refused(Status.PERMISSION_DENIED)
-        direct = _direct(host, destination)
+        direct = direct_connections(host, destination)
         if not direct or not self._reservations.holds(destination, trio.current_time()):
             raise _Refused(Status.NO_RESERVATION)
         token = self._circuits.reserve(source, destination)
@@ -247,7 +247,7 @@ class RelayServer(Service):
         return stream
 
 
-def _direct(host: Host, peer: PeerId) -> list[Connection]:
+def direct_connections(host: Host, peer: PeerId) -> list[Connection]:
     """The connections to ``peer`` that go through no relay, best first."""
     return [conn for conn in host.connections(peer) if not is_relay(conn.remote_addr)]
 

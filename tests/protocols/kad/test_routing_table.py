@@ -66,6 +66,13 @@ def test_no_preimage_takes_for_ever() -> None:
 # --- buckets ----------------------------------------------------------------------------------------------------------
 
 
+def test_groups_are_those_it_was_reached_at() -> None:
+    table = RoutingTable(LOCAL)
+    table.add(peer(1), (b"a", b"b"), 0.0)
+    assert table.groups(peer(1)) == (b"a", b"b")
+    assert table.groups(peer(2)) == ()
+
+
 def test_kd1_a_thousand_peers() -> None:
     """KD1: k of each bucket, and the nearest are those a full sort finds."""
     table = filled(1000)

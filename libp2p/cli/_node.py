@@ -71,7 +71,7 @@ class Node:
             Interrupted: there was one.
         """
         watch = _SignalWatch()
-        async with self._open(services) as host, watch.ending():
+        async with self.open(*services) as host, watch.ending():
             yield host
         watch.check()
 
@@ -79,7 +79,8 @@ class Node:
         """The same node, listening on ``addrs``."""
         return replace(self, listen=addrs or ())
 
-    def _open(self, services: Sequence[Service]) -> AbstractAsyncContextManager[Host]:
+    def open(self, *services: Service) -> AbstractAsyncContextManager[Host]:
+        """Run the node while the block is open, whoever interrupts."""
         return open_host(
             key=None if self.key is None else load(self.key),
             listen=self.listen,

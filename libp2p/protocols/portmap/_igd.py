@@ -110,8 +110,8 @@ class IgdRouter:
         try:
             entry = entry_arguments(leases[0].port, leases[0].external_port)
             found = await self._act("GetSpecificPortMappingEntry", entry)
-        except Fault:
-            return False
+        except Fault as fault:
+            return fault.code != NO_SUCH_ENTRY  # some do not know this action
         return found.get("NewInternalClient") == self.local_ip
 
     async def _ask_address(self) -> str:

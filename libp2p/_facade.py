@@ -13,6 +13,7 @@ from .host import HostConfig
 from .host import open_host as open_host_from_parts
 from .muxers.yamux import Yamux
 from .peerstore import MemoryPeerstore
+from .protocols.dcutr import Dcutr
 from .protocols.identify import Identify
 from .protocols.ping import Ping
 from .security.noise import Noise
@@ -36,9 +37,14 @@ def default_security() -> list[SecurityFactory]:
     return [Noise, Tls] if tls_installed() else [Noise]
 
 
-def _default_transports(psk: PreSharedKey | None) -> list[Transport | TransportFactory]:
-    """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of."""
-    return [Tcp(), WebSocket()] if psk is not None else [Quic, Tcp(), WebSocket()]
+def _default_transports(psk: PreSharedKey | None, *, punching: bool) -> list[Transport | TransportFactory]:
+    """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of.
+
+    Args:
+        punching: whether holes are to be punched, for which TCP has to dial from where it listens.
+    """
+    tcp = Tcp(reuse_port=punching)
+    return [tcp, WebSocket()] if psk is not None else [Quic, tcp, WebSocket()]
 
 
 def open_host(
@@ -86,11 +92,12 @@ def open_host(
     defaults = [
         default for default in default_services() if not any(isinstance(given, type(default)) for given in services)
     ]
+    punching = any(isinstance(service, Dcutr) for service in services)
     return open_host_from_parts(
         key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
-        transports=transports if transports is not None else _default_transports(psk),
+        transports=transports if transports is not None else _default_transports(psk, punching=punching),
         security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),

@@ -128,6 +128,16 @@ Listen = Annotated[
         show_default=False,
     ),
 ]
+Points = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rendezvous",
+        metavar="ADDR",
+        callback=check_addrs,
+        help="Find others at the rendezvous point at ADDR, and be found there; may be repeated.",
+        show_default=False,
+    ),
+]
 Timeout = Annotated[
     float,
     typer.Option(

@@ -10,7 +10,19 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Routing, Service, Stream, StreamHandler, Target
+from ..abc import (
+    Connection,
+    Direction,
+    EventT,
+    Host,
+    Peerstore,
+    ProtocolId,
+    Routing,
+    Service,
+    Stream,
+    StreamHandler,
+    Target,
+)
 from ..addressing import parse, split_peer, with_peer
 from ..crypto.keys import PrivateKey
 from ..errors import DecodeError, DialError, NoAddresses
@@ -94,6 +106,10 @@ class RunningHost(Host):
             self._addrs = tuple(with_peer(addr, self.local_peer) for addr in dict.fromkeys(own))
             self._made_of = made_of
         return self._addrs
+
+    @property
+    def observed_addrs(self) -> Sequence[Multiaddr]:
+        return self._observed.candidates(trio.current_time())
 
     def observe(self, addr: Multiaddr, connection: Connection) -> None:
         changed = self._observed.add(
@@ -194,6 +210,11 @@ class RunningHost(Host):
         if self._routing is not None and not self._swarm.connections(peer):
             await self.connect(peer, own)
         return await self._swarm.open_stream(peer, *protocols, allow_limited=allow_limited, addrs=own)
+
+    async def connect_directly(
+        self, peer: PeerId, addrs: Iterable[Multiaddr], *, direction: Direction = Direction.OUTBOUND
+    ) -> Connection:
+        return await self._swarm.connect_directly(peer, addrs, direction=direction)
 
     async def disconnect(self, peer: PeerId) -> None:
         await self._swarm.disconnect(peer)

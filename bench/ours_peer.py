@@ -102,6 +102,7 @@ class Peer:
             "disconnect": self.disconnect,
             "hold": self.hold,
             "profile": self.profile,
+            "dht_many": self.dht_many,
         }
 
     async def dial(self, addr: str) -> Results:
@@ -189,6 +190,15 @@ class Peer:
                     await stream.send_all(bytes(8))  # the header: the handler over there now waits for an upload
             task_status.started()
             await trio.sleep_forever()
+
+    async def dht_many(self, nodes: int, rounds: int) -> Results:
+        # As with pubsub: no memory for what is not measured.
+        bench = importlib.import_module("bench.dht").DhtBench(self._open_node)
+        found: Results = await bench.dht_many(nodes, rounds)
+        return found
+
+    def _open_node(self, service: Service) -> AbstractAsyncContextManager[libp2p.Host]:
+        return self._stack.open_host(["/ip4/127.0.0.1/tcp/0"], service)
 
     async def profile(self, kind: str = "", top: int = 15) -> Results:
         """Begin a profile of ``kind``; without one, end it and tell what took the time."""

@@ -124,6 +124,17 @@ class ObservedAddresses:
             found.update((addr, None) for addr, candidate in candidates.items() if candidate.counts)
         return list(found)
 
+    def candidates(self, now: float) -> list[Multiaddr]:
+        """All addresses with a vote, those with the most votes first, without ``/p2p``.
+
+        They are worth a try where trying costs little, as in hole punching, and for nothing else.
+        """
+        self._expire(now)
+        found: dict[Multiaddr, int] = {}
+        for candidates in self._listens.values():
+            found.update((addr, len(candidate.votes)) for addr, candidate in candidates.items())
+        return sorted(found, key=lambda addr: -found[addr])
+
     def discard(self, addr: Multiaddr) -> None:
         """Drop an address, with its votes: it turned out not to be reachable."""
         for candidates in self._listens.values():

@@ -88,7 +88,7 @@ class MachineConnection(MuxedConnection):
         self._impatient = False
         self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
         self._openers: list[trio.lowlevel.Task] = []
-        # Until the peer has shown that somebody takes our streams, the ends of optimistic ones wait for that (the value:
+        # Until the peer has shown that somebody takes our streams, the ends of optimistic ones wait for that (value:
         # whether they were closed as well). js resets a stream that ends before its connection is set up, and whatever
         # was said on it is lost. It cannot last: no listener waits for the end before it answers a negotiation.
         self._awake = False

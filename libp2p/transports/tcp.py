@@ -245,6 +245,23 @@ class Tcp(Transport):
         except OSError as exc:
             raise TransportError(addr, exc.strerror or str(exc)) from exc
 
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> RawConnection:
+        """Connect to ``addr`` from a listening port while the peer there does the same: TCP's simultaneous open.
+
+        Raises:
+            TransportError: it did not work; ports are not reused, or none is listened on.
+        """
+        target = host_port(addr)
+        assert target is not None
+        await trio.lowlevel.checkpoint()
+        try:
+            sock = self._bound_socket(_family(addr), target)
+            if sock is None:
+                raise TransportError(addr, "hole punching needs a listening port to dial from: Tcp(reuse_port=True)")
+            return await self._connect(sock, target, addr)
+        except OSError as exc:
+            raise TransportError(addr, exc.strerror or str(exc)) from exc
+
     async def _connect(self, sock: socket.socket, target: tuple[str, int], addr: Multiaddr) -> RawConnection:
         try:
             sock.setblocking(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import trio
@@ -47,20 +47,18 @@ class Lookups:
         on_answer: OnAnswer | None = None,
         *,
         timeout: float | None = None,
-        first: Iterable[PeerId] = (),
     ) -> Query:
         """Ask ever nearer peers until the nearest have answered, ``on_answer`` has enough, or time is up.
 
         Args:
             timeout: seconds; by default ``lookup_timeout``.
-            first: peers to begin with, besides those of the routing table.
 
         Returns:
             The query as it ended. It never fails: with nobody to ask, nobody was asked.
         """
         lookup = _Lookup(self._host, self._config, self._members, self._messenger, message, on_answer)
         with trio.move_on_after(self._config.lookup_timeout if timeout is None else timeout):
-            await lookup.run(first)
+            await lookup.run()
         return lookup.query
 
     async def closest(self, key: bytes, *, timeout: float | None = None) -> list[PeerId]:
@@ -93,10 +91,11 @@ class _Lookup:
         self._asking: dict[PeerId, None] = {}
         self.query = Query(self._point, host.local_peer, (), config.query)
 
-    async def run(self, first: Iterable[PeerId]) -> None:
-        seeds = [*first, *self._members.seeds(self._point, self._config.query.k)]
+    async def run(self) -> None:
+        table = self._members.table
+        seeds = [(peer, table.groups(peer)) for peer in self._members.seeds(self._point, self._config.query.k)]
         self.query = Query(self._point, self._host.local_peer, seeds, self._config.query)
-        self._members.table.looked_up(self._point, trio.current_time())
+        table.looked_up(self._point, trio.current_time())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pass_over, nursery)
             self._go_on(nursery)

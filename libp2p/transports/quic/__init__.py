@@ -81,6 +81,14 @@ class Quic(Transport):
         """
         return await (await self._load(addr)).dial(addr, peer=peer)
 
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> SecureMuxedConnection:
+        """Open a way for what comes from ``addr``, until cancelled; the connection arrives at the listener.
+
+        Raises:
+            TransportError: no listening socket can reach it.
+        """
+        return await (await self._load(addr)).punch(addr, peer=peer)
+
     async def listen(self, addr: Multiaddr) -> Listener:
         """Listen on ``addr``.
 

@@ -284,7 +284,7 @@ def main() -> int:
     parser.add_argument("--who-listens", choices=PARTIES, default="ours", help="one of the two must be ours")
     parser.add_argument("--runs", type=int, default=3, help="of each pair")
     parser.add_argument("--latency", type=float, default=0.01, help="seconds that every packet takes")
-    parser.add_argument("--patience", type=float, default=20.0, help="seconds to wait where a later try may do it")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait where a later try may do it")
     args = parser.parse_args()
     if "ours" not in (args.who_dials, args.who_listens):
         parser.error("one of the two must be ours")

@@ -23,8 +23,8 @@ from libp2p.protocols.ping import ping
 from libp2p.protocols.relay import RelayClient, RelayLimits, RelayServer
 from libp2p.swarm import LimitsConfig, SwarmConfig
 
-PATIENCE = 20.0
-"""Seconds until a dialer gives up waiting for a direct connection: longer than three tries take."""
+PATIENCE = 30.0
+"""Seconds until a dialer gives up waiting for a direct connection: longer than three tries take (go: 21)."""
 CONFIG = libp2p.HostConfig(
     swarm=SwarmConfig(
         limits=LimitsConfig(connections_per_ip=1000, connection_rate_per_ip=100, connection_burst_per_ip=1000)

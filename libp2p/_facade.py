@@ -13,7 +13,6 @@ from .host import HostConfig
 from .host import open_host as open_host_from_parts
 from .muxers.yamux import Yamux
 from .peerstore import MemoryPeerstore
-from .protocols.dcutr import Dcutr
 from .protocols.identify import Identify
 from .protocols.ping import Ping
 from .security.noise import Noise
@@ -37,13 +36,9 @@ def default_security() -> list[SecurityFactory]:
     return [Noise, Tls] if tls_installed() else [Noise]
 
 
-def _default_transports(psk: PreSharedKey | None, *, punching: bool) -> list[Transport | TransportFactory]:
-    """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of.
-
-    Args:
-        punching: whether holes are to be punched, for which TCP has to dial from where it listens.
-    """
-    tcp = Tcp(reuse_port=punching)
+def _default_transports(psk: PreSharedKey | None, *, reuse_port: bool) -> list[Transport | TransportFactory]:
+    """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of."""
+    tcp = Tcp(reuse_port=reuse_port)
     return [tcp, WebSocket()] if psk is not None else [Quic, tcp, WebSocket()]
 
 
@@ -92,12 +87,12 @@ def open_host(
     defaults = [
         default for default in default_services() if not any(isinstance(given, type(default)) for given in services)
     ]
-    punching = any(isinstance(service, Dcutr) for service in services)
+    reuse_port = any(service.reuses_ports for service in services)
     return open_host_from_parts(
         key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
-        transports=transports if transports is not None else _default_transports(psk, punching=punching),
+        transports=transports if transports is not None else _default_transports(psk, reuse_port=reuse_port),
         security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),

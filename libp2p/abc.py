@@ -830,7 +830,13 @@ class Host(Network, Protocol):
 
 
 class Service(ABC):  # noqa: B024 - every method has a default; the class is what services share
-    """A protocol with a life of its own: handlers for inbound streams and, if needed, background work."""
+    """A protocol with a life of its own: handlers for inbound streams and, if needed, background work.
+
+    Attributes:
+        reuses_ports: whether it needs TCP to dial from the ports it listens on, as hole punching does.
+    """
+
+    reuses_ports: ClassVar[bool] = False
 
     @property
     def handlers(self) -> Mapping[ProtocolId, StreamHandler]:

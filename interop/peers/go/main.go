@@ -69,7 +69,7 @@ func supported() features {
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
-		Relay:       []string{"client", "server", "none"},
+		Relay:       []string{"client", "server", "none", "punch"},
 		MDNS:        []string{"on"},
 		Extensions:  []string{"partial", "test"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},

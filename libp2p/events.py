@@ -134,6 +134,24 @@ class ProtocolsChanged(Event):
 
 
 @dataclass(slots=True)
+class HolePunchEnded(Event):
+    """A connection through a relay was to be replaced by a direct one.
+
+    Attributes:
+        peer: whose connection.
+        connection: the direct one; None when it did not come about, and the relayed one has to do.
+        tries: how often the two tried to meet; none when a plain dial was enough. Who only answers, publishes one event
+            for each try.
+        reason: why it did not come about, for people; empty when it did.
+    """
+
+    peer: PeerId
+    connection: Connection | None
+    tries: int
+    reason: str
+
+
+@dataclass(slots=True)
 class ListenerClosed(Event):
     """A listener ended by itself; the host lives on without it."""
 

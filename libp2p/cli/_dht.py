@@ -22,6 +22,9 @@ from ._node import Node, announce, node_command
 from ._options import Listen, check_addrs
 from ._output import DIM, GOOD, Output
 
+_MAX_KEY = 80
+"""Bytes of the key of content (go)."""
+
 app = typer.Typer(help="Find peers, providers and values in a DHT.", no_args_is_help=True)
 
 Peer = Annotated[str, typer.Argument(metavar="PEER", help="The peer id.", show_default=False)]
@@ -69,7 +72,10 @@ class _Dht:
         """Be in the network while the block is open; steps of lookups are shown, or told with -v."""
         validators = {**public_validators(), **{name: AnyValue() for name in self.namespaces}}
         config = KadConfig(protocol=self.protocol, mode=Mode.CLIENT, validators=validators)
-        kad = Kademlia(config, bootstrap=self.bootstrap)
+        try:
+            kad = Kademlia(config, bootstrap=self.bootstrap)
+        except ValueError as exc:  # the name of a namespace, an address without a peer
+            raise Failure(str(exc)) from exc
         async with self.node.running(kad) as host:
             await self._connect(host)
             async with trio.open_nursery() as nursery:
@@ -137,11 +143,11 @@ async def find_providers(
     protocol: Protocol = KAD,
 ) -> None:
     """Print peers that provide KEY, as they are found."""
-    dht = _Dht(node, out, bootstrap, protocol)
+    dht, key = _Dht(node, out, bootstrap, protocol), _content_key(content)
     found = False
     async with (
         dht.joined(f"looking for {content}") as (host, kad),
-        kad.find_providers(_content_key(content), count=count) as providers,
+        kad.find_providers(key, count=count) as providers,
     ):
         async for peer in providers:
             found = True
@@ -164,10 +170,10 @@ async def provide(
     """Announce that this node has KEY, and stay until interrupted, announcing it again in time."""
     if not listen:
         raise typer.BadParameter("somebody has to be able to call: give an address to --listen on")
-    dht = _Dht(node.listening(listen), out, bootstrap, protocol)
+    dht, key = _Dht(node.listening(listen), out, bootstrap, protocol), _content_key(content)
     async with dht.joined(f"announcing {content}") as (host, kad):
         announce(host, out)
-        await kad.provide(_content_key(content))
+        await kad.provide(key)
         record = {"event": "provided", "key": content, "peer": str(host.local_peer)}
         out.result(record, ("provides ", GOOD), content)
         await trio.sleep_forever()
@@ -298,6 +304,14 @@ def _value_key(text: str) -> bytes:
 
 def _content_key(text: str) -> bytes:
     """The key of content: the multihash in a CID, a peer id, or the text itself."""
+    key = _multihash(text) or text.encode()
+    if not 0 < len(key) <= _MAX_KEY:
+        raise Failure(f"a key has 1 to {_MAX_KEY} bytes, not {len(key)}")
+    return key
+
+
+def _multihash(text: str) -> bytes | None:
+    """The multihash in ``text``, if that is a CID."""
     try:
         if text.startswith("Qm") and len(text) == 46:
             return multihash.decode_base58(text)
@@ -308,4 +322,4 @@ def _content_key(text: str) -> bytes:
                 return data[varint.decode(data, offset)[1] :]
     except DecodeError:
         pass  # then it is text
-    return text.encode()
+    return None

@@ -125,6 +125,17 @@ class ObservedAddresses:
             found.update((addr, None) for addr, candidate in candidates.items() if candidate.counts)
         return list(found)
 
+    def candidates(self, now: float) -> list[Multiaddr]:
+        """All addresses with a vote, those with the most votes first, without ``/p2p``.
+
+        They are worth a try where trying costs little, as in hole punching, and for nothing else.
+        """
+        self._expire(now)
+        found: dict[Multiaddr, int] = {}
+        for candidates in self._listens.values():
+            found.update((addr, len(candidate.votes)) for addr, candidate in candidates.items())
+        return sorted(found, key=lambda addr: -found[addr])
+
     def next_timeout(self) -> float | None:
         """When the next vote ends; None when there is none."""
         return min(
@@ -219,7 +230,8 @@ def announced(
     """Which addresses to announce, and in which order.
 
     Args:
-        listening: of the host's own interfaces. They are announced unless it was found that nobody gets there.
+        listening: of its own interfaces, and those that a router passes on. They are announced unless it was found that
+            nobody gets there.
         observed: those that others see. Where somebody tries them (they have a verdict), they wait for its end.
         verdicts: what was found.
     """

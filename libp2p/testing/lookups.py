@@ -209,7 +209,7 @@ class LookupSimulation:
 
     def _look_up(self, asking: SimulatedPeer, target: SimulatedPeer) -> _Run:
         """Let one peer look up another. It is found when it answers: anybody's word for it leads to no connection."""
-        seeds = asking.table.nearest(target.point, self._query.k)
+        seeds = [(peer, asking.table.groups(peer)) for peer in asking.table.nearest(target.point, self._query.k)]
         run = _Run(Query(target.point, asking.peer, seeds, self._query))
         events: list[tuple[float, int, SimulatedPeer]] = []
         while not run.query.finished:

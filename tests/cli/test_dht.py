@@ -15,6 +15,7 @@ pytest.importorskip("rich")
 pytestmark = [pytest.mark.real_clock("runs the real command in processes of its own"), pytest.mark.limit(240)]
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+NOBODY = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
 SERVERS = Path(__file__).with_name("_dht_servers.py")
 
 
@@ -67,7 +68,21 @@ def test_providers(servers: list[str]) -> None:
 
 
 def test_nobody_to_begin_with() -> None:
-    nobody = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
-    result = result_of("dht", "closest", "x", "-b", nobody)
+    result = result_of("dht", "closest", "x", "-b", NOBODY)
     assert result.status == 1
     assert "could not connect" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (("find-providers", "x" * 81, "-b", NOBODY), "a key has 1 to 80 bytes"),
+        (("get", "/a/b", "--namespace", "a/b", "-b", NOBODY), "a word without slashes"),
+        (("closest", "x", "-b", "/ip4/127.0.0.1/tcp/1"), "does not end in the peer"),
+    ],
+)
+def test_mistakes_are_no_bugs(args: tuple[str, ...], reason: str) -> None:
+    result = result_of("dht", *args)
+    assert result.status == 1
+    assert reason in result.err
+    assert "bug" not in result.err

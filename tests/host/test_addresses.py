@@ -263,3 +263,14 @@ def test_unspecified_hosts_become_those_of_the_interfaces() -> None:
         "/memory/1",
     ]
     assert expand([parse("/ip4/0.0.0.0/tcp/1")], []) == []
+
+
+def test_candidates_need_one_voice_and_the_loudest_come_first() -> None:
+    world = World()
+    other = parse("/ip4/8.8.4.4/tcp/4001")
+    world.say("20.1.7.7", other)
+    for observer in ("20.2.7.7", "20.3.7.7"):
+        world.say(observer)
+    assert world.observed.candidates(world.now) == [OURS, other]
+    assert not world.confirmed()
+    assert world.observed.candidates(2400.0) == []

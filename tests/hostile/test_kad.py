@@ -10,13 +10,13 @@ import pytest
 import trio
 
 from libp2p.abc import ProtocolId, Service, Stream, StreamHandler
-from libp2p.addressing import parse
+from libp2p.addressing import parse, split_peer
 from libp2p.errors import StreamReset
 from libp2p.peer_id import PeerId
-from libp2p.protocols.kad import KAD, NotFound
+from libp2p.protocols.kad import KAD, Mode, NotFound
 from libp2p.protocols.kad._codec import MAX_ANSWER, Message, MessageType, PeerInfo, Record, decode, encode
 from libp2p.testing.network import open_memory_host
-from libp2p.transports.memory import MemoryNetwork
+from libp2p.transports.memory import Link, MemoryNetwork
 from libp2p.wire import proto, varint
 from libp2p.wire.framing import FrameBuffer, frame
 from tests.protocols.kad.networks import Node, open_node
@@ -128,6 +128,34 @@ async def test_kd9_add_provider_is_not_answered_and_third_parties_are_refused() 
         counters = server.kad.metrics()
         assert counters["refused: provider is not sender"] == 1
         assert counters["refused: provider without address"] == 1
+
+
+async def test_k3_one_announcement_is_one_change_and_its_addresses_are_few() -> None:
+    """K3: what is kept of a provider is no more than what is told of it."""
+    async with attacked() as (server, open_stream):
+        name = ".".join(["x" * 50] * 4)
+        long = [parse("/" + "/".join([f"dns4/{number}{name}"] * 2)).to_bytes() for number in range(20)]
+        short = [parse(f"/ip4/6.6.6.6/tcp/{number}").to_bytes() for number in range(1, 21)]
+        async with await open_stream() as stream:
+            info = _provider(_attacker(server), (*long, *short))
+            announcement = b"\x08\x02" + proto.write_bytes(2, b"content") + info * 3
+            await stream.send_all(frame(announcement) + PING)
+            await answers(stream, 1)
+        node = server.kad._node()
+        changes = list[bytes]()
+        (held,) = node.store.providers(b"content", trio.current_time())
+        assert held.addrs == (long[0], *short[:7])
+        node.store.add_provider = lambda key, *_, **__: changes.append(key)  # type: ignore[method-assign, assignment]
+        async with await open_stream() as stream:
+            await stream.send_all(frame(announcement) + PING)
+            await answers(stream, 1)
+        assert changes == [b"content"]
+
+
+def _provider(info: PeerId, addrs: tuple[bytes, ...]) -> bytes:
+    """A provider in a message, with more addresses than we would send."""
+    inner = proto.write_bytes(1, bytes(info)) + b"".join([proto.write_bytes(2, addr) for addr in addrs])
+    return proto.write_bytes(9, inner)
 
 
 def _attacker(server: Node) -> PeerId:
@@ -287,6 +315,32 @@ async def test_k4_addresses_of_this_host_and_of_others() -> None:
         assert not node.host.connections(node.peer)
         assert not node.host.connections(peer(7))
         assert peer(7) not in node.kad.table
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_k4_whoever_names_a_peer_first_does_not_hide_it(silent: bool) -> None:
+    """K4: a liar says that the honest are where nobody is; who knows better is heard later, or while the dial waits."""
+    network = MemoryNetwork(0)
+    named = list[PeerInfo]()
+    liar = Liar(lambda request: encoded(request, closer=tuple(named)))
+    async with (
+        open_memory_host(network, name="hole") as hole,
+        open_memory_host(network, name="liar", services=[lambda: liar]) as lying,
+        open_node(network, "far", mode=Mode.SERVER) as far,
+        open_node(network, "honest", bootstrap=far.host.addrs[:1]) as honest,
+    ):
+        await trio.sleep(20)
+        wrong = split_peer(hole.addrs[0])[0].to_bytes() if silent else ADDR
+        named += [
+            PeerInfo(far.peer, (wrong,)),
+            PeerInfo(honest.peer, tuple([split_peer(addr)[0].to_bytes() for addr in honest.host.addrs])),
+        ]
+        network.set_link("node", "honest", Link(latency=0.2))  # the liar is quicker
+        network.cut("node", "hole")
+        async with open_node(network, "node", mode=Mode.CLIENT, bootstrap=lying.addrs[:1]) as node:
+            await trio.sleep(0.05)
+            assert far.peer in await node.kad.closest_peers(b"key")
+            assert await node.kad.find_peer(far.peer)
 
 
 async def test_k5_invented_peers_do_not_enter_the_table() -> None:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,11 @@ var (
 		"server": libp2p.DisableRelay(),
 		"client": libp2p.EnableRelay(),
 	}
+	addrsFactories = map[string]func([]ma.Multiaddr) []ma.Multiaddr{
+		"none":   ownAddrs,
+		"server": withPublicName,
+		"client": ownAddrs,
+	}
 	keyTypes = map[string]int{
 		"ed25519":   crypto.Ed25519,
 		"secp256k1": crypto.Secp256k1,
@@ -83,6 +89,16 @@ type node struct {
 	watch   []string
 }
 
+func ownAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return addrs
+}
+
+// withPublicName adds a name to the addresses, last: a relay of the package tells those who reserve nothing but public
+// addresses, and some (rust) refuse a reservation without any. Nobody has to reach it there.
+func withPublicName(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return append(slices.Clone(addrs), ma.StringCast("/dns4/relay.example.com/tcp/4001"))
+}
+
 func newNode(ctx context.Context, opts options, version string, out *lineWriter) (*node, error) {
 	key, _, err := crypto.GenerateKeyPairWithReader(keyTypes[opts.keyType], rsaBits, rand.Reader)
 	if err != nil {
@@ -107,6 +123,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		relayOptions[opts.relay],
+		libp2p.AddrsFactory(addrsFactories[opts.relay]),
 		libp2p.DisableMetrics(),
 	)
 	if err != nil {

@@ -202,21 +202,20 @@ Message: TypeAlias = DialRequest | DialDataRequest | DialData | DialResponse
 def encode(message: Message) -> bytes:
     """Return ``message`` as a message of version 2, without the fields that are zero."""
     out = pb.Message2()
-    match message:
-        case DialRequest():
-            out.dialRequest.nonce = message.nonce
-            out.dialRequest.addrs.extend(addr.to_bytes() for addr in message.addrs if addr is not None)
-        case DialDataRequest():
-            out.dialDataRequest.numBytes = message.size
-            if message.index:
-                out.dialDataRequest.addrIdx = message.index
-        case DialData():
-            out.dialDataResponse.data = bytes(message.size)
-        case DialResponse():
-            out.dialResponse.SetInParent()
-            for name, value in (("status", message.status), ("addrIdx", message.index), ("dialStatus", message.dial)):
-                if value:
-                    setattr(out.dialResponse, name, value)
+    if isinstance(message, DialRequest):
+        out.dialRequest.nonce = message.nonce
+        out.dialRequest.addrs.extend(addr.to_bytes() for addr in message.addrs if addr is not None)
+    elif isinstance(message, DialDataRequest):
+        out.dialDataRequest.numBytes = message.size
+        if message.index:
+            out.dialDataRequest.addrIdx = message.index
+    elif isinstance(message, DialData):
+        out.dialDataResponse.data = bytes(message.size)
+    else:
+        out.dialResponse.SetInParent()
+        for name, value in (("status", message.status), ("addrIdx", message.index), ("dialStatus", message.dial)):
+            if value:
+                setattr(out.dialResponse, name, value)
     return _serialized(out)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 
 import trio
 from multiaddr import Multiaddr
@@ -57,7 +58,7 @@ _MIN_CHUNK = 100
 _IPS = ("ip4", "ip6")
 _LOST = (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError)
 
-DialerFactory = Callable[[], AbstractAsyncContextManager[Host]]
+DialerFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[Host]]
 
 
 class AutoNatServer(Service):

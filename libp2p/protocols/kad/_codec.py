@@ -34,9 +34,13 @@ MAX_PROVIDERS = 100
 MAX_ADDRS = 32
 """Addresses of a peer that are used (case K1)."""
 SENT_ADDRS = 8
-"""Addresses of a peer that are sent, so that twenty peers fit (ours)."""
+"""Addresses of a peer that are sent (ours)."""
+SENT_ADDR_BYTES = 700
+"""Bytes of these, so that twenty peers fit and none can crowd out the others (ours)."""
 MAX_ADDR = 1024
 """Bytes of an address that is used."""
+MAX_ADDR_BYTES = 32 * 1024
+"""Bytes of the addresses of all closer peers, and of all providers, that are used (ours): to read them takes time."""
 
 _LARGE = 16 * 1024
 _MAX_FIELDS = 10_000
@@ -128,6 +132,7 @@ def decode(data: bytes) -> Message:
 
 
 def _peers(found: Iterable[Pb.Peer], limit: int) -> Iterator[PeerInfo]:
+    room = MAX_ADDR_BYTES
     for each in found:
         if not limit:
             break
@@ -136,14 +141,18 @@ def _peers(found: Iterable[Pb.Peer], limit: int) -> Iterator[PeerInfo]:
         except DecodeError:
             continue
         limit -= 1
-        yield PeerInfo(peer, tuple([addr for addr in each.addrs[:MAX_ADDRS] if len(addr) <= MAX_ADDR]))
+        addrs: list[bytes] = []
+        for addr in each.addrs[:MAX_ADDRS]:
+            if len(addr) <= min(MAX_ADDR, room):
+                room -= len(addr)
+                addrs.append(addr)
+        yield PeerInfo(peer, tuple(addrs))
 
 
 def encode(message: Message) -> bytes:
     """Return ``message`` as bytes.
 
-    Providers and then closer peers that do not fit into :data:`MAX_SENT` are left out, and addresses after the first
-    :data:`SENT_ADDRS` of each.
+    Providers and then closer peers that do not fit into :data:`MAX_SENT` are left out; addresses as :func:`sent`.
     """
     parts = [proto.write_uint(_TYPE, message.type)]
     if message.key:
@@ -187,8 +196,19 @@ def encode_peer(number: int, peer: PeerInfo) -> bytes:
     Whether we are connected to it is not said: nobody uses it, and 0 is what it then means.
     """
     inner = proto.write_bytes(_PEER_ID, bytes(peer.peer))
-    inner += b"".join([proto.write_bytes(_PEER_ADDR, addr) for addr in peer.addrs[:SENT_ADDRS]])
+    inner += b"".join([proto.write_bytes(_PEER_ADDR, addr) for addr in sent(peer.addrs)])
     return proto.write_bytes(number, inner)
+
+
+def sent(addrs: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Those of ``addrs``, a peer's, that are sent: the first that keep to the bounds."""
+    found: list[bytes] = []
+    room = SENT_ADDR_BYTES
+    for addr in addrs:
+        if len(found) < SENT_ADDRS and len(addr) <= room:
+            room -= len(addr)
+            found.append(addr)
+    return tuple(found)
 
 
 def _encode_record(record: Record) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import trio
+from multiaddr import Multiaddr
 
 from ...abc import Host
 from ...errors import Libp2pError, NegotiationError
@@ -21,6 +22,11 @@ from ._query import Query
 
 OnAnswer: TypeAlias = Callable[[PeerId, Message], bool]
 """Told each answer; True when that is enough."""
+
+NAMED_AT_ONCE = 16
+"""Addresses of a peer that are taken of one answer (ours): the next may know better."""
+MAX_NAMED = 64
+"""Addresses of a peer that are tried in one lookup (ours; case K1)."""
 
 UNREACHABLE = (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What a peer's failing to answer looks like."""
@@ -41,20 +47,18 @@ class Lookups:
         on_answer: OnAnswer | None = None,
         *,
         timeout: float | None = None,
-        first: Iterable[PeerId] = (),
     ) -> Query:
         """Ask ever nearer peers until the nearest have answered, ``on_answer`` has enough, or time is up.
 
         Args:
             timeout: seconds; by default ``lookup_timeout``.
-            first: peers to begin with, besides those of the routing table.
 
         Returns:
             The query as it ended. It never fails: with nobody to ask, nobody was asked.
         """
         lookup = _Lookup(self._host, self._config, self._members, self._messenger, message, on_answer)
         with trio.move_on_after(self._config.lookup_timeout if timeout is None else timeout):
-            await lookup.run(first)
+            await lookup.run()
         return lookup.query
 
     async def closest(self, key: bytes, *, timeout: float | None = None) -> list[PeerId]:
@@ -82,14 +86,16 @@ class _Lookup:
         self._message = message
         self._on_answer = on_answer
         self._point = point_of(message.key)
-        # Where the peers are said to be; the query bounds how many there are.
-        self._addrs: dict[PeerId, tuple[bytes, ...]] = {}
+        # Where the peers are said to be: at most 20 of an answer, and the query bounds those.
+        self._addrs: dict[PeerId, dict[bytes, None]] = {}
+        self._asking: dict[PeerId, None] = {}
         self.query = Query(self._point, host.local_peer, (), config.query)
 
-    async def run(self, first: Iterable[PeerId]) -> None:
-        seeds = [*first, *self._members.seeds(self._point, self._config.query.k)]
+    async def run(self) -> None:
+        table = self._members.table
+        seeds = [(peer, table.groups(peer)) for peer in self._members.seeds(self._point, self._config.query.k)]
         self.query = Query(self._point, self._host.local_peer, seeds, self._config.query)
-        self._members.table.looked_up(self._point, trio.current_time())
+        table.looked_up(self._point, trio.current_time())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pass_over, nursery)
             self._go_on(nursery)
@@ -109,33 +115,55 @@ class _Lookup:
 
     async def _ask(self, peer: PeerId, nursery: trio.Nursery) -> None:
         self._say(peer, Step.ASKED)
+        self._asking[peer] = None
         try:
-            answer = await self._messenger.ask(peer, self._message, self._addrs.pop(peer, ()))
+            answer = await self._messenger.ask(peer, self._message, tuple(self._addrs.get(peer, ())))
         except UNREACHABLE as exc:
             self.query.failed(peer)
             self._members.failed(peer, speaks=not isinstance(exc, NegotiationError))
             self._say(peer, Step.FAILED)
+            del self._asking[peer]
         else:
+            del self._asking[peer]
             self._members.answered(peer)
-            self.query.answered(peer, self._usable(answer.closer))
+            self.query.answered(peer, self._usable(answer.closer, nursery))
             self._say(peer, Step.ANSWERED, len(answer.closer))
             if self._on_answer is not None and self._on_answer(peer, answer):
                 nursery.cancel_scope.cancel()
                 return
         self._go_on(nursery)
 
-    def _usable(self, closer: Sequence[PeerInfo]) -> list[tuple[PeerId, Sequence[bytes]]]:
+    def _usable(self, closer: Sequence[PeerInfo], nursery: trio.Nursery) -> list[tuple[PeerId, Sequence[bytes]]]:
         """Those that could be asked, with their IP groups."""
         found: list[tuple[PeerId, Sequence[bytes]]] = []
         for info in closer:
-            known = info.addrs or self._host.connections(info.peer)
-            if info.peer == self._host.local_peer or not known:
+            connected = bool(self._host.connections(info.peer))
+            if info.peer == self._host.local_peer or not (info.addrs or connected):
                 continue
             addrs = [addr for addr in readable(info.addrs, info.peer) if self._config.reach.admits(addr)]
-            if addrs or self._host.connections(info.peer):
-                self._addrs.setdefault(info.peer, tuple([addr.to_bytes() for addr in addrs]))
+            if addrs or connected:
                 found.append((info.peer, groups_of(addrs)))
+            if addrs and not connected:
+                self._learn(info.peer, addrs, nursery)
         return found
+
+    def _learn(self, peer: PeerId, addrs: Sequence[Multiaddr], nursery: trio.Nursery) -> None:
+        """``peer`` may be at ``addrs``. Whoever named it first may have lied, so others are heard, too: before it is
+        asked, while it is, and when it could not be reached."""
+        known = self._addrs.setdefault(peer, {})
+        fresh = [addr for addr in addrs[:NAMED_AT_ONCE] if addr.to_bytes() not in known][: MAX_NAMED - len(known)]
+        known.update(dict.fromkeys([addr.to_bytes() for addr in fresh]))
+        if fresh and peer in self._asking:
+            nursery.start_soon(self._dial, peer, fresh)
+        elif fresh:
+            self.query.revive(peer)
+
+    async def _dial(self, peer: PeerId, addrs: Sequence[Multiaddr]) -> None:
+        """Let the dial to a peer that is being asked try ``addrs``, too."""
+        try:
+            await self._host.connect(peer, addrs)
+        except UNREACHABLE:
+            pass  # the question finds out
 
     def _say(self, peer: PeerId, step: Step, closer: int = 0) -> None:
         prefix = common_prefix(point_of(bytes(peer)), self._point)

@@ -25,6 +25,7 @@ class Node:
         clock: seconds since 1970.
         nursery: of the service; for what goes on after an operation has its result.
         correcting: how many peers are told of better values at a time.
+        corrections: how many are told, or wait for it.
     """
 
     host: Host
@@ -38,3 +39,4 @@ class Node:
     server: Server
     nursery: trio.Nursery
     correcting: trio.CapacityLimiter
+    corrections: int = 0

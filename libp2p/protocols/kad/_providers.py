@@ -15,6 +15,9 @@ from ._node import Node
 from ._server import MAX_CONTENT_KEY
 from ._sweep import Sweep
 
+_AT_ONCE = 500
+"""Announcements on one stream: servers end it after some number; ours reads 1000 (``messages_per_stream``)."""
+
 
 def check_key(key: bytes) -> None:
     """ValueError when ``key`` cannot stand for content: other implementations refuse it."""
@@ -73,11 +76,13 @@ async def _tell(node: Node, peers: Sequence[PeerId], own: PeerInfo, keys: Sequen
 
     async def tell(peer: PeerId) -> None:
         nonlocal told
-        try:
-            await node.messenger.tell(peer, messages)
-        except UNREACHABLE:
-            return
-        told += len(messages)
+        for start in range(0, len(messages), _AT_ONCE):
+            batch = messages[start : start + _AT_ONCE]
+            try:
+                await node.messenger.tell(peer, batch)
+            except UNREACHABLE:
+                return
+            told += len(batch)
 
     async with trio.open_nursery() as nursery:
         for peer in peers:

@@ -5,7 +5,8 @@ Theory of operation. A query knows candidates, sorted by distance to its target,
 the path that led to the peer, and nobody is asked on two paths, so that a liar on one path cannot lead all of them
 astray (S/Kademlia). A path has arrived when the ``beta`` nearest of its candidates have answered; when all have, the
 query asks whoever is among the ``k`` nearest of all paths and was not asked yet, and is finished when all of those
-have answered.
+have answered. Those with neighbours in their IP group do not count among these ``k``: a query that is surrounded by
+identities behind a few addresses looks farther.
 
 Bounds. A peer that names nearer peers for ever wins at most ``max_asked`` questions; one IP group gets at most
 ``per_group`` candidates in, whatever it names (case K6, K8). Who has not answered for ``patience`` seconds is passed
@@ -55,6 +56,7 @@ class _State(enum.Enum):
     ASKED = enum.auto()
     SLOW = enum.auto()
     ANSWERED = enum.auto()
+    FAILED = enum.auto()
 
 
 @dataclass(eq=False, slots=True)
@@ -62,6 +64,7 @@ class _Candidate:
     peer: PeerId
     distance: int
     path: int
+    groups: Sequence[bytes]
     state: _State = _State.NEW
     asked_at: float = 0.0
 
@@ -72,7 +75,7 @@ class Query:
     Args:
         target: where it leads to.
         local: this host, which is never asked.
-        seeds: peers to begin with.
+        seeds: peers to begin with, each with its IP groups.
 
     Attributes:
         asked: how many were asked.
@@ -80,22 +83,27 @@ class Query:
     """
 
     def __init__(
-        self, target: Point, local: PeerId, seeds: Iterable[PeerId], config: QueryConfig | None = None
+        self,
+        target: Point,
+        local: PeerId,
+        seeds: Iterable[tuple[PeerId, Sequence[bytes]]],
+        config: QueryConfig | None = None,
     ) -> None:
         self.config: QueryConfig = config or QueryConfig()
         self.target: Point = target
         self.asked: int = 0
         self.hops: int = 0
         self._local = local
-        self._known: dict[PeerId, _Candidate | None] = {local: None}  # None: never to be asked, or not again
+        self._known: dict[PeerId, _Candidate | None] = {local: None}  # None: never to be asked
         self._depth: dict[PeerId, int] = {}
         self._order: list[tuple[int, PeerId]] = []
         # Those under way, in the order in which they were asked; the slow ones are not among them any more.
         self._asked: dict[PeerId, _Candidate] = {}
         self._in_flight = 0
         self._groups: dict[bytes, int] = {}
-        for number, seed in enumerate(sorted(seeds, key=lambda peer: point_of(bytes(peer)) ^ target)):
-            self._learn(seed, number % self.config.paths, 0)
+        nearest = sorted(seeds, key=lambda seed: point_of(bytes(seed[0])) ^ target)
+        for number, (seed, groups) in enumerate(nearest):
+            self._learn(seed, groups, number % self.config.paths, 0)
 
     # --- the world's input
 
@@ -117,12 +125,20 @@ class Query:
                 continue
             for group in groups:
                 self._groups[group] = self._groups.get(group, 0) + 1
-            self._learn(found, candidate.path, depth + 1)
+            self._learn(found, groups, candidate.path, depth + 1)
 
     def failed(self, peer: PeerId) -> None:
         """A peer that was asked did not answer, or answered nonsense: it is out."""
-        if self._take(peer) is not None:
-            self._known[peer] = None
+        candidate = self._take(peer)
+        if candidate is not None:
+            candidate.state = _State.FAILED
+
+    def revive(self, peer: PeerId) -> None:
+        """There is another way to reach a peer: if it has failed, it is a candidate again."""
+        candidate = self._known.get(peer)
+        if candidate is not None and candidate.state is _State.FAILED:
+            candidate.state = _State.NEW
+            bisect.insort(self._order, (candidate.distance, peer))
 
     def _take(self, peer: PeerId) -> _Candidate | None:
         """The candidate that was asked and not heard of since, out of the order; None when it is no such."""
@@ -137,11 +153,11 @@ class Query:
         if self._asked.pop(candidate.peer, None) is not None:
             del self._order[bisect.bisect_left(self._order, (candidate.distance, candidate.peer))]
 
-    def _learn(self, peer: PeerId, path: int, depth: int) -> None:
+    def _learn(self, peer: PeerId, groups: Sequence[bytes], path: int, depth: int) -> None:
         if peer in self._known:
             return
         distance = point_of(bytes(peer)) ^ self.target
-        self._known[peer] = _Candidate(peer, distance, path)
+        self._known[peer] = _Candidate(peer, distance, path, groups)
         self._depth[peer] = depth
         bisect.insort(self._order, (distance, peer))
 
@@ -175,7 +191,7 @@ class Query:
             return True
         nearest = self._nearest(self.config.k)
         # With fewer than k, a slow one may still be somebody.
-        complete = len(nearest) == self.config.k or not self._in_flight
+        complete = len(nearest) >= self.config.k or not self._in_flight
         return complete and not self._unfinished_paths() and all(each.state is _State.ANSWERED for each in nearest)
 
     def closest(self, count: int | None = None) -> list[PeerId]:
@@ -189,8 +205,20 @@ class Query:
         return found
 
     def _nearest(self, count: int) -> list[_Candidate]:
-        found = [self._known[peer] for _, peer in self._order[:count]]
-        return [candidate for candidate in found if candidate is not None]
+        """The ``count`` nearest, and the next of IP groups of their own, until ``count`` are."""
+        found: list[_Candidate] = []
+        groups: set[bytes] = set()
+        own = 0
+        for _, peer in self._order:
+            candidate = self._known[peer]
+            if candidate is None or own == count:
+                break
+            alone = groups.isdisjoint(candidate.groups)
+            groups.update(candidate.groups)
+            own += alone
+            if alone or len(found) < count:
+                found.append(candidate)
+        return found
 
     def _unfinished_paths(self) -> list[list[_Candidate]]:
         """The candidates of every path that has not arrived, nearest first."""

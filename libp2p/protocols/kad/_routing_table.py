@@ -180,6 +180,11 @@ class RoutingTable:
                 return False
         return True
 
+    def groups(self, peer: PeerId) -> tuple[bytes, ...]:
+        """The IP groups of ``peer``; none when it is not in the table."""
+        entry = self._entries.get(peer)
+        return () if entry is None else entry.groups
+
     # --- who is near
 
     def nearest(self, point: Point, count: int, *, healthy: bool = False) -> list[PeerId]:

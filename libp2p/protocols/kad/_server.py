@@ -24,6 +24,7 @@ from ._codec import (
     encode,
     encode_closer,
     encode_closer_peers,
+    sent,
 )
 from ._config import KadConfig
 from ._errors import StoreBusy
@@ -125,7 +126,7 @@ class Server:
         if kept is None or kept[0] <= now:
             own = peer == self._host.local_peer
             addrs = self._host.addrs if own else self._host.peerstore.addrs(peer)
-            told = [addr.to_bytes() for addr in addrs if self._config.reach.admits(addr)]
+            told = [addr.to_bytes() for addr in addrs if self._config.reach.tells(addr)]
             encoded = encode_closer(PeerInfo(peer, tuple(told))) if told else b""
             kept = self._encoded[peer] = (now + _FRESH, encoded)
         return kept[1]
@@ -188,28 +189,28 @@ class Server:
 
     def _add_provider(self, request: Message, peer: PeerId, wall: float) -> None:
         self._check_content_key(request.key)
-        for provider in request.providers:
-            if provider.peer != peer:
-                self.count("refused: provider is not sender")
-                continue
-            addrs = readable(provider.addrs, peer)
-            if not addrs:
-                self.count("refused: provider without address")
-                continue
-            try:
-                kept = self._store.add_provider(
-                    request.key,
-                    peer,
-                    [addr.to_bytes() for addr in addrs],
-                    addrs_expire=wall + self._config.provider_addrs_ttl,
-                    expires=wall + self._config.provider_ttl,
-                )
-            except StoreBusy:
-                # Nobody waits for an answer, so it is only counted; who provides announces again.
-                self.count("refused: store busy")
-                continue
-            if not kept:
-                self.count("refused: store full")
+        own = next((provider for provider in request.providers if provider.peer == peer), None)
+        if own is None:
+            self.count("refused: provider is not sender")
+            return
+        addrs = readable(own.addrs, peer)
+        if not addrs:
+            self.count("refused: provider without address")
+            return
+        try:
+            kept = self._store.add_provider(
+                request.key,
+                peer,
+                sent([addr.to_bytes() for addr in addrs]),
+                addrs_expire=wall + self._config.provider_addrs_ttl,
+                expires=wall + self._config.provider_ttl,
+            )
+        except StoreBusy:
+            # Nobody waits for an answer, so it is only counted; who provides announces again.
+            self.count("refused: store busy")
+            return
+        if not kept:
+            self.count("refused: store full")
 
     def _check_content_key(self, key: bytes) -> None:
         if not 0 < len(key) <= MAX_CONTENT_KEY:

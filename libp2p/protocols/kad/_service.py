@@ -23,7 +23,7 @@ from ._codec import MAX_REQUEST, Message, MessageType
 from ._config import KadConfig, Mode
 from ._errors import Ended, NotFound, NotStored
 from ._keyspace import preimage
-from ._lookup import UNREACHABLE, Lookups
+from ._lookup import MAX_NAMED, NAMED_AT_ONCE, UNREACHABLE, Lookups
 from ._members import Members
 from ._messenger import Messenger
 from ._node import Node
@@ -40,8 +40,6 @@ StoreFactory: TypeAlias = Callable[[PeerId], Store]
 
 MAX_FOUND = 1000
 """Providers that one search yields."""
-MAX_NAMED = 32
-"""Addresses of a peer that are tried when it is looked for (case K1)."""
 _TEND_INTERVAL = 30.0
 """Seconds between two looks at what has ended."""
 _PINGED = 10
@@ -297,7 +295,7 @@ class Kademlia(Service, Routing):
 
             def on_answer(_: PeerId, answer: Message) -> bool:
                 told = [addr for info in answer.closer if info.peer == peer for addr in readable(info.addrs, peer)]
-                fresh = [addr for addr in told if addr not in named][: MAX_NAMED - len(named)]
+                fresh = [addr for addr in told[:NAMED_AT_ONCE] if addr not in named][: MAX_NAMED - len(named)]
                 if fresh:
                     named.update(dict.fromkeys(fresh))
                     nursery.start_soon(self._try, node, peer, fresh, nursery.cancel_scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import trio
@@ -12,6 +13,9 @@ from ._errors import NotStored
 from ._lookup import UNREACHABLE
 from ._node import Node
 from ._records import InvalidRecord
+
+MAX_CORRECTIONS = 256
+"""Peers that wait to be told of a better value (ours); of others, whoever looks there next."""
 
 
 async def put(node: Node, key: bytes, value: bytes) -> None:
@@ -118,13 +122,16 @@ class ValueSearch:
         node, message = self._node, _put_message(self._key, value)
 
         async def tell(peer: PeerId) -> None:
-            async with node.correcting:
-                try:
+            try:
+                async with node.correcting:
                     await node.messenger.ask(peer, message)
-                except UNREACHABLE:
-                    pass  # whoever looks there next tells it
+            except UNREACHABLE:
+                pass  # whoever looks there next tells it
+            finally:
+                node.corrections -= 1
 
-        for peer in peers:
+        for peer in itertools.islice(peers, MAX_CORRECTIONS - node.corrections):
+            node.corrections += 1
             node.nursery.start_soon(tell, peer)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 
 import trio
 from multiaddr import Multiaddr
@@ -21,7 +22,7 @@ from multiaddr import Multiaddr
 from ...abc import Connection, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, is_relay, scope, with_peer
 from ...errors import DecodeError, Libp2pError, RemoteProtocolError
-from ...events import PeerDisconnected
+from ...events import ConnectionEnded
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -47,6 +48,8 @@ REQUEST_TIMEOUT = 15.0
 """Seconds that a peer has for its request (case R1; go gives it 60)."""
 STOP_TIMEOUT = 30.0
 """Seconds that a destination has to accept a circuit (go)."""
+MAX_OWN_ADDRS = 2048
+"""Bytes of all the addresses in a grant, so that it is read together with the voucher (ours)."""
 PROTECTION = "relay-reservation"
 """The tag under which peers with a reservation are protected from trimming."""
 
@@ -106,12 +109,12 @@ class RelayServer(Service):
         """End reservations when their time has come or their peers have gone, until cancelled."""
         self._host = host
         try:
-            with host.subscribe(PeerDisconnected) as events:
+            with host.subscribe(ConnectionEnded) as events:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._expire, host)
                     task_status.started()
                     async for event in events:
-                        if not host.connections(event.peer):
+                        if not direct_connections(host, event.peer):
                             self._forget(host, event.peer)
         finally:
             self._host = None
@@ -174,6 +177,8 @@ class RelayServer(Service):
     def _reserve(self, host: Host, connection: Connection) -> bytes:
         """Grant or renew a reservation; the answer."""
         peer, now = connection.peer, trio.current_time()
+        if connection not in host.connections(peer):
+            raise _Refused(Status.RESERVATION_REFUSED)  # it has gone already: nothing would end this reservation
         self._sweep(host)
         granted = self._reservations.reserve(peer, connection.remote_addr, now)
         if granted is None:
@@ -205,7 +210,7 @@ class RelayServer(Service):
             raise _Refused(Status.MALFORMED_MESSAGE)
         if destination == source:
             raise _Refused(Status.PERMISSION_DENIED)
-        direct = [conn for conn in host.connections(destination) if not is_relay(conn.remote_addr)]
+        direct = direct_connections(host, destination)
         if not direct or not self._reservations.holds(destination, trio.current_time()):
             raise _Refused(Status.NO_RESERVATION)
         token = self._circuits.reserve(source, destination)
@@ -242,6 +247,11 @@ class RelayServer(Service):
         return stream
 
 
+def direct_connections(host: Host, peer: PeerId) -> list[Connection]:
+    """The connections to ``peer`` that go through no relay, best first."""
+    return [conn for conn in host.connections(peer) if not is_relay(conn.remote_addr)]
+
+
 def _own_addrs(host: Host, connection: Connection) -> tuple[Multiaddr, ...]:
     """What to tell ``connection``'s peer about where this relay is: never nothing, which some (rust) refuse.
 
@@ -249,4 +259,6 @@ def _own_addrs(host: Host, connection: Connection) -> tuple[Multiaddr, ...]:
     """
     direct = [addr for addr in host.addrs if not is_relay(addr)]
     public = [addr for addr in direct if scope(addr) in (Scope.PUBLIC, Scope.NAME)]
-    return tuple(public or direct) or (with_peer(connection.local_addr, host.local_peer),)
+    found = public or direct or [with_peer(connection.local_addr, host.local_peer)]
+    lengths = accumulate(len(addr.to_bytes()) for addr in found)
+    return tuple(addr for addr, length in zip(found, lengths, strict=True) if length <= MAX_OWN_ADDRS)

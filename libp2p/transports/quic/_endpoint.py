@@ -37,6 +37,8 @@ _log = logging.getLogger("libp2p.quic")
 
 BATCH = 16
 """Receives between two looks at what else there is to do."""
+NOISE_SIZE = 64
+"""Bytes of a datagram that only opens a way (go, rust)."""
 REFUSED = 0x2
 """Transport error code CONNECTION_REFUSED (RFC 9000, section 20.1)."""
 
@@ -330,6 +332,13 @@ class Endpoint:
         self.schedule(connection)
 
     # --- datagrams out
+
+    def send_noise(self, remote: Address) -> None:
+        """Send ``remote`` a datagram that no QUIC stack takes for one of its own, if there is room for it."""
+        if not self.closed and not self._unsent:
+            noise = self._outside.entropy(NOISE_SIZE)
+            # Without the fixed bit it is no packet of QUIC (RFC 9000, section 17), and nobody has to answer it.
+            self._send([(bytes((noise[0] & 0x3F,)) + noise[1:], remote)])
 
     def transmit(self, connection: QuicConnection) -> None:
         """Send what ``connection`` has to send, now or when there is room again."""

@@ -11,6 +11,7 @@ from libp2p.errors import DecodeError
 from libp2p.peer_id import PeerId
 from libp2p.protocols.kad._codec import (
     MAX_ADDR,
+    MAX_ADDR_BYTES,
     MAX_ADDRS,
     MAX_PEERS,
     MAX_PROVIDERS,
@@ -118,17 +119,27 @@ def test_kd2_a_time_that_is_no_text() -> None:
 
 
 def test_kd15_sent_size() -> None:
-    """KD15, KD17: rust reads no more than 16 KiB, so a message that is too full leaves out what comes last."""
-    infos = tuple([PeerInfo(peer(number), (bytes(1000),) * 20) for number in range(20)])
+    """KD15, KD17: rust reads no more than 16 KiB, so peers have few addresses, and what comes last is left out."""
+    infos = tuple([PeerInfo(peer(number), (bytes(80),) * 20) for number in range(40)])
     message = Message(type=MessageType.GET_PROVIDERS, closer=infos, providers=infos[:1])
     data = encode(message)
     assert len(data) <= MAX_SENT
     assert [len(info.addrs) for info in decode(data).providers] == [SENT_ADDRS]
-    assert len(decode(data).closer) == 1
+    assert len(decode(data).closer) == 20
     closer = encode_closer_peers([encode_closer(info) for info in infos], MAX_SENT)
-    assert len(closer) <= MAX_SENT
-    assert len(decode(closer).closer) == 2
-    assert len(decode(encode_closer_peers([encode_closer(info) for info in infos[:1]], MAX_SENT)).closer) == 1
+    assert MAX_SENT - 1000 < len(closer) <= MAX_SENT
+    long = encode_closer(PeerInfo(peer(0), (bytes(500), bytes(500), bytes(200), bytes(1))))
+    assert [len(addr) for addr in decode(long).closer[0].addrs] == [500, 200]
+
+
+def test_k1_addresses_of_an_answer_are_bounded_together() -> None:
+    """K1: to read a hundred thousand addresses would stop everything else."""
+    data = b"".join([proto.write_bytes(2, bytes(500))] * 32)
+    infos = [proto.write_bytes(9, proto.write_bytes(1, bytes(peer(number))) + data) for number in range(10)]
+    found = decode(b"".join(infos)).providers
+    assert len(found) == 10
+    assert [len(info.addrs) for info in found[:3]] == [32, 32, 1]
+    assert sum([len(addr) for info in found for addr in info.addrs]) <= MAX_ADDR_BYTES
 
 
 def test_a_large_record_leaves_room_for_peers() -> None:

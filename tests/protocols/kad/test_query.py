@@ -30,7 +30,7 @@ def plain(*peers: PeerId) -> list[tuple[PeerId, Sequence[bytes]]]:
 
 
 def make(*seeds: PeerId, **changes: Any) -> Query:
-    return Query(TARGET, LOCAL, seeds, QueryConfig(**changes))
+    return Query(TARGET, LOCAL, plain(*seeds), QueryConfig(**changes))
 
 
 def test_nobody_to_ask() -> None:
@@ -52,6 +52,40 @@ def test_it_asks_the_nearest_and_no_more_than_alpha() -> None:
     query.answered(BY_DISTANCE[1])
     assert query.next(0.0) == [BY_DISTANCE[3]]
     assert not query.finished
+
+
+def test_k6_those_of_one_ip_group_count_once() -> None:
+    """K6: who is surrounded by identities behind one address looks farther, and finds the others."""
+    query = make(BY_DISTANCE[10], k=3, paths=1, beta=1)
+    assert query.next(0.0) == [BY_DISTANCE[10]]
+    crowd = [(each, (b"a",)) for each in BY_DISTANCE[:4]]
+    query.answered(BY_DISTANCE[10], [*crowd, *plain(*BY_DISTANCE[5:10])])
+    assert query.next(0.0) == BY_DISTANCE[:3]
+    for each in BY_DISTANCE[:3]:
+        query.answered(each)
+    assert not query.finished
+    assert query.next(0.0) == BY_DISTANCE[5:7]  # the fourth of the crowd would count no more than the second
+    query.answered(BY_DISTANCE[5])
+    query.answered(BY_DISTANCE[6])
+    assert query.finished
+    assert query.closest() == BY_DISTANCE[:3]
+
+
+def test_a_failed_one_is_asked_again_when_there_is_another_way_to_it() -> None:
+    query = make(BY_DISTANCE[0], BY_DISTANCE[1])
+    assert query.next(0.0) == BY_DISTANCE[:2]
+    query.revive(BY_DISTANCE[0])  # nobody knows yet whether this way leads to it
+    query.revive(BY_DISTANCE[5])
+    query.failed(BY_DISTANCE[0])
+    assert query.next(0.0) == []
+    query.revive(BY_DISTANCE[0])
+    assert query.next(0.0) == BY_DISTANCE[:1]
+    query.answered(BY_DISTANCE[0])
+    query.revive(BY_DISTANCE[0])
+    query.answered(BY_DISTANCE[1])
+    assert query.finished
+    assert query.closest() == BY_DISTANCE[:2]
+    assert query.asked == 3
 
 
 def test_it_follows_nearer_peers_and_ends_when_the_nearest_have_answered() -> None:

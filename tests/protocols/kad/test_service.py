@@ -8,6 +8,7 @@ import trio
 from libp2p.crypto.keys import unmarshal_public_key
 from libp2p.errors import DialError, LimitExceeded
 from libp2p.protocols.kad import KAD, InvalidRecord, KadConfig, Kademlia, LookupStep, Mode, NotFound, NotStored, Reach
+from libp2p.protocols.kad._values import MAX_CORRECTIONS
 from libp2p.records.ipns import IpnsRecord, open_record, rfc3339
 from libp2p.transports.memory import MemoryNetwork
 
@@ -84,10 +85,25 @@ async def test_kd8_stale_holders_are_corrected() -> None:
             node.kad._node().store.put_value(b"/v/key", value, now=now, expires=now + 100)
         assert await d.kad.get_value(b"/v/key", quorum=0) == b"newest"
         await trio.sleep(5)
+        assert d.kad._node().corrections == 0
         for node in (a, b, c):
             held = node.kad._node().store.value(b"/v/key", trio.current_time())
             assert held is not None
             assert held.value == b"newest"
+
+
+async def test_corrections_that_wait_are_bounded() -> None:
+    """KD8: peers with old values that hang cannot pile up tasks here."""
+    async with dht(3) as (a, b, c):
+        now = trio.current_time()
+        for node, value in ((a, b"old"), (b, b"newest")):
+            node.kad._node().store.put_value(b"/v/key", value, now=now, expires=now + 100)
+        c.kad._node().corrections = MAX_CORRECTIONS
+        assert await c.kad.get_value(b"/v/key", quorum=0) == b"newest"
+        await trio.sleep(5)
+        held = a.kad._node().store.value(b"/v/key", trio.current_time())
+        assert held is not None
+        assert held.value == b"old"
 
 
 async def test_values_get_better_while_searching() -> None:
@@ -156,6 +172,15 @@ async def test_what_is_provided_is_bounded() -> None:
         with pytest.raises(ValueError, match="80"):
             async with a.kad.find_providers(b""):
                 pass
+
+
+async def test_more_keys_than_a_stream_carries() -> None:
+    async with dht(2) as (a, b):
+        keys = [b"key %d" % number for number in range(b.kad.config.messages_per_stream + 500)]
+        await a.kad.provide_many(keys)
+        await trio.sleep(1)
+        store = b.kad._node().store
+        assert all(store.providers(key, trio.current_time()) for key in keys)
 
 
 async def test_kd4_a_node_without_address_is_a_client_until_it_has_one() -> None:

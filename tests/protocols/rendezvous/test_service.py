@@ -342,6 +342,26 @@ async def test_forged_and_foreign_registrations_are_left_out() -> None:
         assert not found.complete
 
 
+async def test_r7_others_have_a_turn_while_many_registrations_are_checked() -> None:
+    """R7: what strangers registered is a thousand signatures to check."""
+    item = Register(namespace="chess", record=sealed("x", "x"), ttl=60)
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with memory_network(2, connect="full") as (a, b):
+        answering(b, encode(DiscoverResponse(status=Status.OK, registrations=(item,) * 500)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            assert len((await discover(a, b.local_peer, "chess")).peers) == 500
+            assert turns >= 500
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_status_that_is_not_known() -> None:
     async with memory_network(2, connect="full") as (a, b):
         answering(b, encode(DiscoverResponse(status=999, text="just so")))

@@ -70,7 +70,7 @@ func supported() features {
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
-		Relay:       []string{"client", "server", "none"},
+		Relay:       []string{"client", "server", "none", "punch"},
 		MDNS:        []string{"on"},
 		AutoNAT:     []string{"v1", "v2"},
 		Extensions:  []string{"partial", "test"},

@@ -78,6 +78,7 @@ type node struct {
 	identified *identifyLog
 	topics     *topics        // nil with --pubsub none
 	dht        *kad.IpfsDHT   // nil with --dht none
+	autonat    askAutonat     // nil with --autonat none
 	running    sync.WaitGroup // commands not yet answered
 
 	meshMu sync.Mutex
@@ -166,6 +167,11 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	if opts.dht != "none" {
 		if n.dht, err = newDHT(h, opts.dht); err != nil {
 			return nil, fmt.Errorf("dht: %w", err)
+		}
+	}
+	if opts.autonat != "none" {
+		if n.autonat, err = serveAutonat(h, opts); err != nil {
+			return nil, fmt.Errorf("autonat: %w", err)
 		}
 	}
 	// One at a time, as Listen with several is content when one succeeds.

@@ -1,6 +1,6 @@
 """The attacks on gossipsub at full size: a table, a picture, and whether the bars are met.
 
-python -m bench.attacks [--honest 1000] [--sybils 1] [--rate 4] [--seed 1] [--jobs 1] [attack ...]
+python -m bench.attacks [--honest 1000] [--sybils 1] [--rate 4] [--duration 60] [--seed 1] [--jobs 1] [attack ...]
 
 A run of 1,000 honest nodes takes some minutes of one processor for each attack, and half a gigabyte.
 """
@@ -20,9 +20,11 @@ from typing import Any
 from libp2p.testing.attacks import Attack, Scenario, run_attack
 
 RESULTS = Path(__file__).parent / "results"
-DELIVERY, P99, QUIET_P99, MESH, MESH_AFTER = 0.99, 3.0, 1.0, 0.9, 60
-"""The bars: share of deliveries, seconds (under attack, and in peace), and the share of honest peers in meshes so many
-seconds after the beginning."""
+DELIVERY, P99, QUIET_P99, MESH, MESH_AFTER, MEMBERS = 0.99, 3.0, 1.0, 0.9, 60, 5
+"""The bars: share of deliveries, seconds (under attack, and in peace), the share of honest peers in meshes so many
+seconds after the beginning, and honest members of a mesh (gossipsub's D_low)."""
+SETTLED = 15
+"""Seconds until scores tell who is silent: before, sybils that were there first may fill meshes."""
 
 Row = dict[str, Any]
 
@@ -45,6 +47,8 @@ def run(job: tuple[Scenario, int]) -> Row:
         "mesh": [round(share, 4) for share in done.mesh],
         "mesh_least": round(min(done.mesh), 4),
         "mesh_after": round(done.mesh_at(MESH_AFTER), 4),
+        "members": [round(members, 2) for members in done.members],
+        "members_least": round(min(done.members[SETTLED:]), 2),
         "digest": report.digest[:16],
         "seconds": round(time.process_time() - started),
     }
@@ -60,6 +64,7 @@ def _bars(row: Row) -> dict[str, bool]:
         "delivery": row["delivery"] >= (1.0 if quiet else DELIVERY),
         "p99": row["p99"] <= (QUIET_P99 if quiet else P99),
         "mesh": censor or row["mesh_after"] >= MESH,
+        "members": row["members_least"] >= MEMBERS,
     }
 
 
@@ -67,14 +72,14 @@ def line(row: Row) -> str:
     """A line of the table."""
     return (
         f"| {row['attack']} | {row['delivery']:.2%} | {row['p50'] * 1000:.0f} ms | {row['p99'] * 1000:.0f} ms"
-        f" | {row['copies']:.1f} | {row['mesh_least']:.0%} | {row['mesh_after']:.0%}"
+        f" | {row['copies']:.1f} | {row['mesh_least']:.0%} | {row['mesh_after']:.0%} | {row['members_least']:.1f}"
         f" | {'misses ' + ', '.join(row['misses']) if row['misses'] else 'ok'} |"
     )
 
 
 HEAD = (
-    "| attack | delivered | p50 | p99 | copies | honest in meshes, least | after 60 s | bars |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| attack | delivered | p50 | p99 | copies | honest in meshes, least | after 60 s | members, least | bars |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 _WIDTH, _HEIGHT, _COLUMNS = 300, 110, 3
@@ -121,14 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--honest", type=int, default=1000, help="honest nodes")
     parser.add_argument("--sybils", type=float, default=1.0, help="sybils for each honest node")
     parser.add_argument("--rate", type=float, default=4.0, help="messages a second")
+    parser.add_argument("--duration", type=float, default=60.0, help="seconds of the attack")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="attacks at a time")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for attacks.json and attacks.svg")
     options = parser.parse_args(arguments)
-    jobs = [
-        (Scenario(attack=attack, honest=options.honest, sybils=options.sybils, rate=options.rate), options.seed)
-        for attack in (map(Attack, options.attacks) if options.attacks else Attack)
-    ]
+    size = {"honest": options.honest, "sybils": options.sybils, "rate": options.rate, "duration": options.duration}
+    attacks = map(Attack, options.attacks) if options.attacks else Attack
+    jobs = [(Scenario(attack=attack, **size), options.seed) for attack in attacks]
     rows: list[Row] = []
     print(HEAD, flush=True)
     with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:

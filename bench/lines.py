@@ -39,6 +39,8 @@ async def _answer(number: int, command: Command | None, name: str, arguments: di
             raise LookupError(f"unknown command {name}")
         emit({"id": number, "ok": True, **(await command(**arguments) or {})})
     except Exception as exc:  # noqa: BLE001 - whatever it is, it is the answer
+        while isinstance(exc, ExceptionGroup):
+            exc = exc.exceptions[0]
         emit({"id": number, "ok": False, "error": f"{type(exc).__name__}: {exc}"})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import ssl
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -25,7 +26,6 @@ from libp2p.protocols.ping import ping
 from libp2p.swarm import LimitsConfig, SwarmConfig, TrimConfig
 
 from .lines import Command, Results, emit, serve
-from .profiling import KINDS, Calls, Samples
 
 MANY = 100_000
 CONFIG = libp2p.HostConfig(
@@ -45,16 +45,25 @@ class Stack:
 
     transport: str
     security: str
+    certificate: str
+    authority: str
 
     def open_host(self, listen: Sequence[str] = (), *services: Service) -> AbstractAsyncContextManager[libp2p.Host]:
         """A host with this and nothing else."""
         return libp2p.open_host(
             listen=listen,
             services=[Perf(chunk=CHUNK), *services],
-            transports=[_load(TRANSPORTS[self.transport])],
+            transports=[self._secure_websocket() if self.transport == "wss" else _load(TRANSPORTS[self.transport])],
             security=[_load(SECURITIES[self.security])],
             config=CONFIG,
         )
+
+    def _secure_websocket(self) -> Transport:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(self.certificate)
+        client = ssl.create_default_context(cafile=self.authority)
+        found: Transport = _load(TRANSPORTS["ws"], server_tls=server, client_tls=client)
+        return found
 
 
 TRANSPORTS = {
@@ -65,12 +74,12 @@ TRANSPORTS = {
 SECURITIES = {"noise": "libp2p.security.noise:Noise", "tls": "libp2p.security.tls:Tls"}
 
 
-def _load(name: str) -> Any:
+def _load(name: str, **arguments: Any) -> Any:
     # Only what is wanted: what is not measured must take no memory and no time to import.
     module, _, attribute = name.partition(":")
     found = getattr(importlib.import_module(module), attribute)
     # Those that need the host's key are given as their class.
-    return found() if issubclass(found, Transport) and not found.brings_security else found
+    return found(**arguments) if issubclass(found, Transport) and not found.brings_security else found
 
 
 class Peer:
@@ -80,7 +89,7 @@ class Peer:
         self._host = host
         self._stack = stack
         self._nursery = nursery
-        self._profile: Samples | Calls | None = None
+        self._profile: Any = None
 
     def commands(self) -> dict[str, Command]:
         """Command name to what runs it."""
@@ -194,11 +203,13 @@ class Peer:
     async def profile(self, kind: str = "", top: int = 15) -> Results:
         """Begin a profile of ``kind``; without one, end it and tell what took the time."""
         if kind:
-            self._profile = KINDS[kind]()
+            # As above: no memory for a profiler that is not asked for.
+            self._profile = importlib.import_module("bench.profiling").KINDS[kind]()
             return None
         profile, self._profile = self._profile, None
         assert profile is not None
-        return {"lines": profile.stop(top)}
+        lines: list[str] = profile.stop(top)
+        return {"lines": lines}
 
 
 async def _connect_and_use(host: libp2p.Host, addr: str, identify: bool) -> libp2p.PeerId:
@@ -215,10 +226,12 @@ async def main() -> None:
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
     parser.add_argument("--pubsub", choices=["gossipsub", "none"], default="none")
     parser.add_argument("--quiet", action="store_true", help="it always is")
-    parser.add_argument("--transport", choices=list(TRANSPORTS), default="tcp")
+    parser.add_argument("--transport", choices=[*TRANSPORTS, "wss"], default="tcp")
     parser.add_argument("--security", choices=list(SECURITIES), default="noise")
+    parser.add_argument("--certificate", default="", help="of the web, with its key, for wss")
+    parser.add_argument("--authority", default="", help="who signed it")
     options = parser.parse_args()
-    stack = Stack(options.transport, options.security)
+    stack = Stack(options.transport, options.security, options.certificate, options.authority)
 
     def open_node(pubsub: Service) -> AbstractAsyncContextManager[libp2p.Host]:
         return stack.open_host([options.listen], pubsub)

@@ -19,8 +19,16 @@ from .conftest import OTHERS, PEERS, RESULTS
 from .matrix import matrix
 from .peer import BUILD
 
-NEEDS = {"go": ("go",), "js": ("node", "npm"), "rust": ("cargo", "cc"), "py": ("python3", "cc")}
+NEEDS = {
+    "go": ("go",),
+    "js": ("node", "npm"),
+    "js030": ("node", "npm"),
+    "rust": ("cargo", "cc"),
+    "py": ("python3", "cc"),
+}
 """What must be on the machine to build each peer; everything else comes from lock files."""
+COMPANIONS = {"js": ("js030",)}
+"""What is built beside a peer, and has a suite of its own: js-libp2p of 2021, which knows relay version 1."""
 
 
 def missing_for(name: str) -> list[str]:
@@ -91,7 +99,8 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--no-build", action="store_true", help="use what was built before")
     options, rest = parser.parse_known_args()
-    if not options.no_build and not build(options.peers.split(",")):
+    wanted = options.peers.split(",")
+    if not options.no_build and not build([*wanted, *(more for name in wanted for more in COMPANIONS.get(name, ()))]):
         return 1
     RESULTS.unlink(missing_ok=True)
     status = pytest.main([str(BUILD.parent), "-q", "-p", "no:cacheprovider", "--peers", options.peers, *rest])

@@ -22,6 +22,8 @@ from libp2p.swarm import SwarmConfig
 from libp2p.transports.quic import Quic
 from libp2p.transports.tcp import Tcp
 
+from .peer import Peer
+
 ECHO = "/interop/echo/1.0.0"
 DIGEST = "/interop/digest/1.0.0"
 RESET = "/interop/reset/1.0.0"
@@ -229,3 +231,18 @@ async def open_ours(
         ours = Ours(host, pubsub)
         ours.serve()
         yield ours
+
+
+async def join(ours: Ours, peer: Peer, role: str = "dial") -> libp2p.PeerId:
+    """Connect the two, ``role`` being ours. Returns who the peer is, when each side knows what the other one serves.
+
+    The dialer is done a moment before the listener is, who would refuse what it needs a connection or an address for.
+    """
+    if role == "dial":
+        await ours.host.connect(peer.addr)
+    else:
+        await peer("dial", addr=ours.addr)
+    peer_id = libp2p.PeerId.parse(peer.peer_id)
+    while not ours.host.peerstore.protocols(peer_id):
+        await trio.sleep(0.01)
+    return peer_id

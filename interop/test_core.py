@@ -18,7 +18,7 @@ from libp2p.protocols.identify import identify
 from libp2p.protocols.ping import ping
 
 from .conftest import Record
-from .ours import ECHO, RESET, STACKS, WATCH, Ours, flags, open_ours, pattern_digest
+from .ours import ECHO, RESET, STACKS, WATCH, Ours, flags, join, open_ours, pattern_digest
 from .peer import Peer, PeerFailed, start_peer
 
 Cell = tuple[str, str, str]
@@ -39,15 +39,7 @@ async def connected(
             open_ours(stack=stack, key_type=our_key_type, listen=role == "listen") as ours,
             start_peer(name, key_type=key_type, **flags(stack)) as peer,
         ):
-            if role == "dial":
-                await ours.host.connect(peer.addr)
-            else:
-                await peer("dial", addr=ours.addr)
-            peer_id = libp2p.PeerId.parse(peer.peer_id)
-            # The dialer is done a moment before the listener is; and what follows wants to know who speaks what.
-            while not ours.host.peerstore.protocols(peer_id):
-                await trio.sleep(0.01)
-            yield ours, peer, peer_id
+            yield ours, peer, await join(ours, peer, role)
 
 
 @pytest.mark.all_key_types
@@ -124,6 +116,17 @@ async def test_half_close(cell: Cell, role: str) -> None:
         assert await ours.half_close(peer_id, 3 * MIB, 3) == pattern_digest(3, 3 * MIB)
         answer = await peer("half_close", peer=ours.peer_id, size=3 * MIB, seed=4)
         assert answer["response"] == pattern_digest(4, 3 * MIB)
+
+
+async def test_requests_at_once(cell: Cell) -> None:
+    """A finished request is answered however new the connection is: it comes with the end of the handshake."""
+    async with connected(cell, "dial") as (ours, peer, peer_id):
+        for _ in range(10):
+            await ours.host.disconnect(peer_id)
+            await ours.host.connect(peer.addr)
+            async with await ours.host.open_stream(peer_id, ECHO) as stream:
+                await stream.send_eof(b"a request")
+                assert await stream.receive_some() == b"a request"
 
 
 @ROLES

@@ -33,6 +33,8 @@ from .peer import Peer, start_peer
 TOPIC = "interop"
 ROLES = pytest.mark.parametrize("role", ["dial", "listen"])
 VERSIONS = pytest.mark.parametrize("version", [MESHSUB_12, MESHSUB_11], ids=["1.2", "1.1"])
+FLOOD = 1000
+"""Messages in each direction, as fast as they go."""
 NATIVE = ("go", "js", "rust")
 """Peers whose package has gossipsub as others know it."""
 
@@ -182,6 +184,39 @@ async def test_large_messages(name: str, role: str) -> None:
             for size in (2_000, 60_000, 1_000_000):
                 await from_us(ours, random.randbytes(size), [peer])
                 await from_peer(peer, random.randbytes(size), [messages])
+
+
+async def test_floods(name: str) -> None:
+    """Both sides publish as fast as they can, at the same time, and nothing is lost."""
+    with trio.fail_after(120):
+        async with connected(name, Gossipsub(random.Random()), "dial") as (ours, peer, messages):
+            while not ours.pubsub.mesh(TOPIC):
+                await trio.sleep(0.05)
+            missing = {b"from them %d" % number for number in range(FLOOD)}
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_flood_of_ours, ours)
+                nursery.start_soon(_flood_of_theirs, peer)
+                while missing:
+                    missing.remove((await messages.receive()).data)  # each once
+            sent = sorted([b"from us %d" % number for number in range(FLOOD)])
+            while len(received := _received(peer)) < FLOOD:
+                await trio.sleep(0.05)
+            assert sorted(received) == sent
+            assert not {"malformed", "bad_signature", "dropped_outbound", "lost"} & ours.pubsub.metrics().keys()
+
+
+def _received(peer: Peer) -> list[bytes]:
+    return [base64.b64decode(event["data"]) for event in peer.events if event["event"] == "message"]
+
+
+async def _flood_of_ours(ours: Ours) -> None:
+    for number in range(FLOOD):
+        await ours.pubsub.publish(TOPIC, b"from us %d" % number)
+
+
+async def _flood_of_theirs(peer: Peer) -> None:
+    for number in range(FLOOD):
+        await peer("publish", topic=TOPIC, data=base64.b64encode(b"from them %d" % number).decode())
 
 
 async def test_idontwant(name: str) -> None:

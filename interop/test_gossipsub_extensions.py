@@ -154,11 +154,19 @@ async def test_parts_for_who_was_not_there(name: str) -> None:
             assert base64.b64decode(event["data"])[::2] == bytes(range(8))
 
 
-@pytest.mark.parametrize("signatures", ["strict", "none"])
+@pytest.mark.parametrize(
+    ("policy", "signatures"),
+    [
+        (SignaturePolicy.STRICT_SIGN, "strict"),
+        (SignaturePolicy.LAX_SIGN, "strict"),
+        (SignaturePolicy.STRICT_NO_SIGN, "none"),
+        (SignaturePolicy.LAX_NO_SIGN, "none"),
+    ],
+    ids=lambda value: getattr(value, "value", value),
+)
 @pytest.mark.needs("signatures", "none")
-async def test_signature_policies_and_message_ids(name: str, signatures: str) -> None:
+async def test_signature_policies_and_message_ids(name: str, policy: SignaturePolicy, signatures: str) -> None:
     """With ids that are made from the data; without a signature there is no author either."""
-    policy = SignaturePolicy.STRICT_SIGN if signatures == "strict" else SignaturePolicy.STRICT_NO_SIGN
     pubsub = Pubsub(signature_policy=policy)
     pubsub.set_message_id(TOPIC, first_bytes)
     with trio.fail_after(60):

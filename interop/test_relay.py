@@ -5,7 +5,6 @@ Every arrangement has this library in at least one place. ``cell`` is (a peer, t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import product
@@ -15,17 +14,15 @@ import pytest
 import trio
 
 import libp2p
-from libp2p.protocols.identify import identify
-from libp2p.protocols.ping import ping
 from libp2p.protocols.relay import RelayClient, RelayServer
 from libp2p.transports.tcp import Tcp
 
 from .conftest import get_features
 from .ours import ECHO
-from .peer import Peer, start_peer
+from .peer import start_peer
+from .relays import OURS, Party, They, We
 
 NATIVE = ("go", "js", "rust")
-OURS = "ours"
 LIMIT = 128 * 1024
 """Bytes each way that all four let through one circuit by default."""
 
@@ -47,74 +44,8 @@ def _cell(places: tuple[str, ...], found: dict[str, Any]) -> Any:
     absent = [name for name in others if found[name] is None]
     marks = [pytest.mark.skip(reason="not built: its toolchain is absent, see above")] if absent else []
     relay, listener, dialer = places
-    # What two others make of each other.
-    if (relay, listener) == ("go", "rust"):
-        reason = "go's relay tells those who reserve no private address, and rust takes no reservation without one"
-        marks.append(pytest.mark.skip(reason=f"unsupported by peer: {reason}"))
-    if (dialer, listener) == ("js", "rust"):
-        reason = "js never finishes to identify a rust peer that it has dialled through a relay"
-        marks.append(pytest.mark.skip(reason=f"unsupported by peer: {reason}"))
     text = f"{dialer}>{relay}>{listener}"
     return pytest.param((others[0] if others else OURS, text, ""), id=text, marks=marks)
-
-
-class Party(ABC):
-    """Somebody in one of the three places."""
-
-    peer_id: str
-    addr: str
-
-    @abstractmethod
-    async def reserve(self, relay: str) -> None:
-        """Let the relay at this address send circuits."""
-
-    @abstractmethod
-    async def dial(self, addr: str) -> None:
-        """Connect."""
-
-    @abstractmethod
-    async def talk(self, peer: str) -> None:
-        """Ping and identify, over the connection there is."""
-
-
-class We(Party):
-    """This library."""
-
-    def __init__(self, host: libp2p.Host) -> None:
-        self.host = host
-        self.peer_id = str(host.local_peer)
-        self.addr = str(host.addrs[0])
-
-    async def reserve(self, relay: str) -> None:
-        await self.host.listen(f"{relay}/p2p-circuit")
-        assert any("/p2p-circuit/p2p/" in str(addr) for addr in self.host.addrs)
-
-    async def dial(self, addr: str) -> None:
-        connection = await self.host.connect(addr)
-        assert connection.limited
-
-    async def talk(self, peer: str) -> None:
-        assert len(await ping(self.host, peer, count=3)) == 3
-        assert "/ipfs/ping/1.0.0" in (await identify(self.host, peer)).protocols
-
-
-class They(Party):
-    """An interop peer."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.peer_id = peer.peer_id
-        self.addr = next(addr for addr in peer.addrs if "/tcp/" in addr)
-
-    async def reserve(self, relay: str) -> None:
-        await self.peer("reserve", addr=relay)
-
-    async def dial(self, addr: str) -> None:
-        await self.peer("dial", addr=addr)
-
-    async def talk(self, peer: str) -> None:
-        assert len((await self.peer("ping", peer=peer, count=3))["rtts_ms"]) == 3
-        assert "/ipfs/ping/1.0.0" in (await self.peer("identify", peer=peer))["protocols"]
 
 
 @asynccontextmanager
@@ -123,7 +54,7 @@ async def party(name: str, relay: str) -> AsyncIterator[Party]:
     if name == OURS:
         service = RelayServer() if relay == "server" else RelayClient()
         async with libp2p.open_host(listen=["/ip4/127.0.0.1/tcp/0"], transports=[Tcp()], services=[service]) as host:
-            yield We(host)
+            yield We(host, limited=True)
     else:
         async with start_peer(name, relay=relay, pubsub="none") as peer:
             yield They(peer)
@@ -147,8 +78,13 @@ async def connected(cell: tuple[str, str, str]) -> AsyncIterator[tuple[Party, Pa
 async def test_circuit(cell: tuple[str, str, str]) -> None:
     """A reservation, a circuit, and the two talk over it in both directions."""
     async with connected(cell) as (dialer, listener):
-        await dialer.talk(listener.peer_id)
-        await listener.talk(dialer.peer_id)
+        await dialer.ping(listener.peer_id)
+        await listener.ping(dialer.peer_id)
+        await listener.identify(dialer.peer_id)
+        if not cell[1].startswith("js>") or not cell[1].endswith(">rust"):
+            # rust tells js that it sees it at /p2p/RELAY/p2p-circuit, as in the specification. js throws the whole
+            # answer away for it: its AddressManager.addObservedAddr wants a host in every address.
+            await dialer.identify(listener.peer_id)
 
 
 async def _echo(stream: libp2p.Stream) -> None:

@@ -20,14 +20,13 @@ from libp2p.protocols.rendezvous import (
 )
 
 from .conftest import cells
-from .ours import Ours, open_ours
+from .ours import Ours, join, open_ours
 from .peer import Peer, PeerFailed, start_peer
 
 Cell = tuple[str, str, str]
 """Peer, muxer, what the peer is: client or server."""
 
-LEFT_OUT = "unsupported by suite: rendezvous with rust passes ten times of twelve; why is not known yet"
-pytestmark = [pytest.mark.real_clock("other processes"), pytest.mark.skip(reason=LEFT_OUT)]
+pytestmark = pytest.mark.real_clock("other processes")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,7 +41,7 @@ async def connected(cell: Cell) -> AsyncIterator[tuple[Ours, Peer, libp2p.PeerId
     name, muxer, role = cell
     with trio.fail_after(60):
         async with open_ours(stack=muxer, listen=True) as ours, start_peer(name, muxer=muxer, rendezvous=role) as peer:
-            yield ours, peer, (await ours.host.connect(peer.addr)).peer
+            yield ours, peer, await join(ours, peer)
 
 
 async def test_rendezvous_server(cell: Cell) -> None:

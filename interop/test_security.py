@@ -14,7 +14,7 @@ import libp2p
 from libp2p.protocols.ping import ping
 
 from .conftest import Record
-from .ours import Ours, open_ours, pattern_digest
+from .ours import Ours, join, open_ours, pattern_digest
 from .peer import Peer, PeerFailed, start_peer
 
 ROLES = pytest.mark.parametrize("role", ["dial", "listen"])
@@ -38,15 +38,7 @@ async def connected(
             ) as ours,
             start_peer(name, muxer=muxer, key_type=key_type, security=security, **flags) as peer,
         ):  # fmt: skip
-            if role == "dial":
-                await ours.host.connect(peer.addr)
-            else:
-                await peer("dial", addr=ours.addr)
-            peer_id = libp2p.PeerId.parse(peer.peer_id)
-            # The dialer is done a moment before the listener is.
-            while not ours.host.peerstore.protocols(peer_id):
-                await trio.sleep(0.01)
-            yield ours, peer, peer_id
+            yield ours, peer, await join(ours, peer, role)
 
 
 async def talk(ours: Ours, peer: Peer, peer_id: libp2p.PeerId, size: int) -> None:

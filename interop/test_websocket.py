@@ -16,7 +16,7 @@ from libp2p.testing.certificates import issue
 from libp2p.transports.websocket import WebSocket
 
 from .conftest import cells
-from .ours import RESET, Ours, open_ours, pattern_digest
+from .ours import RESET, Ours, join, open_ours, pattern_digest
 from .peer import Peer, start_peer
 
 Cell = tuple[str, str, str]
@@ -63,14 +63,7 @@ async def connected(
             open_ours(stack=muxer, listen=listen, transports=[_ours(certificates)]) as ours,
             start_peer(name, muxer=muxer, transport=transport, **flags) as peer,
         ):
-            if role == "dial":
-                await ours.host.connect(peer.addr)
-            else:
-                await peer("dial", addr=ours.addr)
-            peer_id = libp2p.PeerId.parse(peer.peer_id)
-            while not ours.host.peerstore.protocols(peer_id):
-                await trio.sleep(0.01)
-            yield ours, peer, peer_id
+            yield ours, peer, await join(ours, peer, role)
 
 
 async def test_websocket_connect(cell: Cell, role: str, certificates: tuple[Path, Path]) -> None:

@@ -36,9 +36,10 @@ def default_security() -> list[SecurityFactory]:
     return [Noise, Tls] if tls_installed() else [Noise]
 
 
-def _default_transports(psk: PreSharedKey | None) -> list[Transport | TransportFactory]:
+def _default_transports(psk: PreSharedKey | None, *, reuse_port: bool) -> list[Transport | TransportFactory]:
     """TCP, WebSocket, and QUIC unless the host is in a private network, which QUIC cannot be part of."""
-    return [Tcp(), WebSocket()] if psk is not None else [Quic, Tcp(), WebSocket()]
+    tcp = Tcp(reuse_port=reuse_port)
+    return [tcp, WebSocket()] if psk is not None else [Quic, tcp, WebSocket()]
 
 
 def open_host(
@@ -86,11 +87,12 @@ def open_host(
     defaults = [
         default for default in default_services() if not any(isinstance(given, type(default)) for given in services)
     ]
+    reuse_port = any(service.reuses_ports for service in services)
     return open_host_from_parts(
         key=key if key is not None else generate(),
         listen=listen,
         services=[*defaults, *services],
-        transports=transports if transports is not None else _default_transports(psk),
+        transports=transports if transports is not None else _default_transports(psk, reuse_port=reuse_port),
         security=security if security is not None else default_security(),
         muxers=muxers if muxers is not None else [Yamux()],
         peerstore=peerstore if peerstore is not None else MemoryPeerstore(),

@@ -22,11 +22,13 @@ import trio
 from trio.abc import AsyncResource, HalfCloseableStream
 from trio.abc import Stream as ByteStream
 
+from .errors import TransportError
+
 if TYPE_CHECKING:
     from multiaddr import Multiaddr
 
     from .crypto.keys import PrivateKey, PublicKey
-    from .events import Event
+    from .events import Event, Reachability
     from .metrics import Metric
     from .peer_id import PeerId
 
@@ -454,6 +456,11 @@ class Connection(Protocol):
         """Whether a relay bounds its bytes or duration."""
         ...
 
+    @property
+    def stream_count(self) -> int:
+        """Streams it carries now."""
+        ...
+
     async def open_stream(self, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         """Open a stream for the first of ``protocols`` the peer speaks.
 
@@ -524,6 +531,19 @@ class Transport(ABC):
         Raises:
             TransportError: the address cannot be bound.
         """
+
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> RawConnection | SecureMuxedConnection:
+        """Meet ``peer``, which dials this host from ``addr`` at the same moment, so that the NATs between let both in.
+
+        What comes of it is used as if it had been accepted: the peer dials, and this end listens. Where the peer's
+        packets arrive at a listener of this transport (QUIC), the connection is accepted there; this then keeps the way
+        open and does not return until it is cancelled.
+
+        Raises:
+            TransportError: it did not work, or this transport cannot do it.
+        """
+        await trio.lowlevel.checkpoint()
+        raise TransportError(addr, "this transport punches no holes")
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Whatever the transport does in the background; most do nothing."""
@@ -646,6 +666,10 @@ class Network(Protocol):
         """Concrete listen addresses, unspecified hosts expanded to interfaces, without ``/p2p``."""
         ...
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Whether a transport of this host understands ``addr``, which names no host and no peer."""
+        ...
+
     async def connect(self, peer: PeerId, /, addrs: Iterable[Multiaddr] = ()) -> Connection:
         """Return a connection to ``peer``, dialling when there is none.
 
@@ -655,6 +679,24 @@ class Network(Protocol):
         Raises:
             DialError: every address failed; each failure is in ``attempts``.
             LimitExceeded: too many dials or connections.
+        """
+        ...
+
+    async def connect_directly(
+        self, peer: PeerId, /, addrs: Iterable[Multiaddr], *, direction: Direction = Direction.OUTBOUND
+    ) -> Connection:
+        """Return a connection to ``peer`` that goes through no relay, whatever connections through relays there are.
+
+        When there is none, all of ``addrs`` are tried at once and once, from listening ports where transports can do
+        that; a connection that the peer makes meanwhile will do as well.
+
+        Args:
+            addrs: what the peer said: those that lead inside are left out, as the configuration has it.
+            direction: INBOUND to meet a peer that dials this host at the same moment: this end then takes the part of
+                the listener, see :meth:`Transport.punch`. That goes on until the caller cancels it.
+
+        Raises:
+            DialError: OUTBOUND only: every address failed; each failure is in ``attempts``.
         """
         ...
 
@@ -689,7 +731,29 @@ class Host(Network, Protocol):
     @property
     def addrs(self) -> Sequence[Multiaddr]:
         """The addresses to announce, each ending in ``/p2p/<local peer>``: where it listens, and where others agree
-        to see it."""
+        to see it. First those that were found reachable; without those that were found not to be; see
+        :meth:`judge`."""
+        ...
+
+    @property
+    def candidate_addrs(self) -> Sequence[Multiaddr]:
+        """Where this host may be reachable, announced or not, without ``/p2p`` and without relays."""
+        ...
+
+    def judge(self, verdicts: Mapping[Multiaddr, Reachability]) -> None:
+        """Say what is known of the addresses in :attr:`candidate_addrs`. It replaces what was said before.
+
+        One that is private is not announced. One that others see and that is not bound here is announced when it is
+        public; without a verdict, because nobody tries addresses, it is announced, too.
+        """
+        ...
+
+    @property
+    def observed_addrs(self) -> Sequence[Multiaddr]:
+        """Where anybody at all sees this host's listeners, best attested first, without ``/p2p``.
+
+        Nobody has confirmed them: they are for hole punching, and not to be announced.
+        """
         ...
 
     async def listen(self, addr: Multiaddr | str) -> Sequence[Multiaddr]:
@@ -703,6 +767,13 @@ class Host(Network, Protocol):
 
     def observe(self, addr: Multiaddr, connection: Connection) -> None:
         """Take note that the peer of ``connection`` sees us as ``addr``; announced once enough others agree."""
+        ...
+
+    def set_mapped_addrs(self, addrs: Iterable[Multiaddr]) -> None:
+        """Say where a router passes connections on to this host, without ``/p2p``: announced beside what it listens on.
+
+        It replaces what was said before; :class:`~libp2p.events.ListenAddrsChanged` is published when that is new.
+        """
         ...
 
     def publish(self, event: Event) -> None:
@@ -777,7 +848,13 @@ class Host(Network, Protocol):
 
 
 class Service(ABC):  # noqa: B024 - every method has a default; the class is what services share
-    """A protocol with a life of its own: handlers for inbound streams and, if needed, background work."""
+    """A protocol with a life of its own: handlers for inbound streams and, if needed, background work.
+
+    Attributes:
+        reuses_ports: whether it needs TCP to dial from the ports it listens on, as hole punching does.
+    """
+
+    reuses_ports: ClassVar[bool] = False
 
     @property
     def handlers(self) -> Mapping[ProtocolId, StreamHandler]:

@@ -257,6 +257,25 @@ class ServiceError(Libp2pError):
     """A service refused or failed; each service has its own subclasses."""
 
 
+class ServiceTimeout(ServiceError, trio.TooSlowError):
+    """A peer did not answer in time; services have subclasses, which say what was waited for.
+
+    Attributes:
+        target: who was asked: a peer id or an address.
+        seconds: how long it had.
+    """
+
+    what: ClassVar[str] = "answer"
+
+    def __init__(self, target: object, seconds: float) -> None:
+        super().__init__(target, seconds)
+        self.target = target
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"no {self.what} from {self.target} within {self.seconds:g} s"
+
+
 class StoreLocked(ServiceError):
     """Another process or host has the store's file open.
 

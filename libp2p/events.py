@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,30 @@ class ListenAddrsChanged(Event):
     addrs: tuple[Multiaddr, ...]
 
 
+class Reachability(enum.Enum):
+    """Whether others can dial an address, or a host at any of its addresses."""
+
+    UNKNOWN = "unknown"
+    """Nobody has tried, or too few."""
+    PUBLIC = "public"
+    """They can."""
+    PRIVATE = "private"
+    """They cannot: there is a NAT or a firewall."""
+
+
+@dataclass(slots=True)
+class ReachabilityChanged(Event):
+    """Others turned out to be able, or not to be able, to dial this host or one of its addresses.
+
+    Attributes:
+        reachability: of the host: of its best address.
+        addrs: what is known of each address that was tried.
+    """
+
+    reachability: Reachability
+    addrs: dict[Multiaddr, Reachability]
+
+
 @dataclass(slots=True)
 class ProtocolsChanged(Event):
     """The protocols this host serves changed.
@@ -106,6 +131,24 @@ class ProtocolsChanged(Event):
     """
 
     protocols: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class HolePunchEnded(Event):
+    """A connection through a relay was to be replaced by a direct one.
+
+    Attributes:
+        peer: whose connection.
+        connection: the direct one; None when it did not come about, and the relayed one has to do.
+        tries: how often the two tried to meet; none when a plain dial was enough. Who only answers, publishes one event
+            for each try.
+        reason: why it did not come about, for people; empty when it did.
+    """
+
+    peer: PeerId
+    connection: Connection | None
+    tries: int
+    reason: str
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import trio
@@ -43,10 +43,14 @@ class BoundedSender(Generic[T]):
     def __init__(self, state: _ChannelState[T]) -> None:
         self._state = state
 
-    def send_nowait(self, value: T) -> None:
+    def send_nowait(self, value: T, *, victim: Callable[[Sequence[T]], int] | None = None) -> None:
         """Append ``value``; when the channel is full, the oldest value that was not received is lost.
 
         A receiver that was closed swallows everything: the sender of events must not care who still listens.
+
+        Args:
+            value: what to send.
+            victim: chooses, of what waits in a full channel, another one to lose.
 
         Raises:
             trio.ClosedResourceError: this end was closed.
@@ -57,7 +61,9 @@ class BoundedSender(Generic[T]):
         if state.receiver_closed:
             return
         if len(state.queue) == state.queue.maxlen:
-            state.lost += 1  # the deque drops its left end by itself
+            state.lost += 1
+            if victim is not None:
+                del state.queue[victim(state.queue)]  # otherwise the deque drops its left end by itself
         state.queue.append(value)
         if state.lot:
             state.lot.unpark()

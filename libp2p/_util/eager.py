@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from ..abc import Buffer, Stream
+    from ..abc import Buffer, DirectStream, Stream
 
 
 async def send_eagerly(stream: Stream, data: Buffer) -> None:
@@ -24,3 +24,14 @@ async def receive_eagerly(stream: Stream) -> bytes | bytearray:
         return stream.receive_nowait()
     except trio.WouldBlock:
         return await stream.receive_some()
+
+
+async def send_directly(stream: DirectStream, data: Buffer) -> None:
+    """``send_all`` of a stream below; a checkpoint only if it has to wait."""
+    with memoryview(data) as view:
+        sent = 0
+        while sent < len(view):
+            try:
+                sent += stream.send_nowait(view[sent:])
+            except trio.WouldBlock:
+                await stream.wait_writable()

@@ -37,10 +37,6 @@ class StreamMachine(Protocol):
         """How many bytes may be sent now; 0 for a stream that is gone or finished here."""
         ...
 
-    def send_eof(self, stream_id: int) -> None:
-        """Finish sending."""
-        ...
-
 
 class StreamOwner(Protocol):
     """The connection of a stream, as the stream sees it. No method raises for a stream or connection that is gone."""
@@ -69,6 +65,10 @@ class StreamOwner(Protocol):
 
     def send_now(self, stream: MachineStream, data: bytes) -> None:
         """Queue a few bytes and try to write them, without waiting."""
+        ...
+
+    def send_eof(self, stream: MachineStream) -> None:
+        """Finish sending, soon."""
         ...
 
     def close(self, stream: MachineStream, *, send_eof: bool) -> None:
@@ -233,6 +233,11 @@ class MachineStream(MuxedStream):
         raise trio.WouldBlock
 
     # --- negotiation
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether it is used before the listener's answer was looked at."""
+        return self._opening is not None
 
     def begin_optimistic(self, opening: Opening, protocol: ProtocolId) -> None:
         """Use ``protocol`` as if it were agreed; the listener's answer is checked on the first read."""
@@ -402,8 +407,7 @@ class MachineStream(MuxedStream):
             if self._prefix:
                 self._send_prefix()
             self._sent_eof = True
-            self._mux.machine.send_eof(self.id)
-            self._mux.flush_later()
+            self._mux.send_eof(self)
         elif self._closed:
             raise trio.ClosedResourceError("this stream is closed")
         await checkpoint()

@@ -11,7 +11,7 @@ import typer
 from ..protocols.pubsub import Messages, NoPeers, Pubsub
 from ._listen import EVERYWHERE
 from ._node import Node, node_command
-from ._options import Listen, check_addrs
+from ._options import Listen, Points, check_addrs
 from ._output import DIM, NAME, Output
 from ._rooms import author, described, in_topic, wait_for_company, watch_people
 from ._typed import PipedLines, TypedLines, open_input
@@ -26,16 +26,22 @@ Name = Annotated[str | None, typer.Option(metavar="TEXT", help="Put 'TEXT: ' bef
 
 @node_command
 async def chat(
-    node: Node, out: Output, addrs: Addrs = None, room: RoomOption = "chat", name: Name = None, listen: Listen = None
+    node: Node,
+    out: Output,
+    addrs: Addrs = None,
+    room: RoomOption = "chat",
+    name: Name = None,
+    listen: Listen = None,
+    points: Points = None,
 ) -> None:
     """Talk in a room: each line goes to everybody in it.
 
-    Without ADDR it opens a room, and says at which addresses others can join. Piped input is sent once somebody is
-    there; when it ends, so does the command.
+    Without ADDR it opens a room, and says at which addresses others can join. With --rendezvous those who know the same
+    rendezvous point find each other. Piped input is sent once somebody is there; when it ends, so does the command.
     """
     prefix = f"{name}: ".encode() if name else b""
-    node = node.listening(listen or ([] if addrs else [EVERYWHERE]))
-    async with in_topic(node, out, room, addrs or ()) as joined:
+    node = node.listening(listen or ([] if addrs and not points else [EVERYWHERE]))
+    async with in_topic(node, out, room, addrs or (), points or ()) as joined:
         host, pubsub = joined.host, joined.pubsub
         with open_input(out) as typed:
             joined.nursery.start_soon(_show_messages, joined.messages, typed)

@@ -17,6 +17,7 @@ import typer
 from ..abc import Host
 from ..metrics import CONTENT_TYPE, render
 from ._errors import Failure
+from ._options import check_address, split_address
 from ._output import DIM, Output
 
 MAX_CLIENTS = 8
@@ -25,30 +26,7 @@ MAX_REQUEST = 8192
 """Bytes of a request."""
 PATIENCE = 5.0
 """Seconds that a client has for everything."""
-_LOOPBACK = "127.0.0.1"
 _END = b"\r\n\r\n"
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``, ``[IPV6]:PORT`` or ``PORT``, which is one of this machine alone.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    host, _, port = text.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() else -1
-    if not 0 <= number < 2**16 or (":" in host and not (host.startswith("[") and host.endswith("]"))):
-        raise ValueError(f"{text!r} is neither HOST:PORT nor PORT")
-    return host.strip("[]") or _LOOPBACK, number
-
-
-def _check(text: str | None) -> str | None:
-    if text is not None:
-        try:
-            split_address(text)
-        except ValueError as exc:
-            raise typer.BadParameter(str(exc)) from exc
-    return text
 
 
 MetricsAddress = Annotated[
@@ -56,7 +34,7 @@ MetricsAddress = Annotated[
     typer.Option(
         "--metrics",
         metavar="[HOST:]PORT",
-        callback=_check,
+        callback=check_address,
         help="Serve what the node counts to Prometheus, at http://HOST:PORT/metrics.",
         show_default=False,
     ),

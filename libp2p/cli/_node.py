@@ -19,6 +19,7 @@ import typer
 from .. import Host, HostConfig, Service, open_host
 from .._util.contain import leaves
 from ..abc import SecurityFactory
+from ..addressing import Scope, parse, scope
 from ..crypto.key_file import KeyFileError, load
 from ..errors import Libp2pError
 from ..muxers.mplex import Mplex
@@ -52,6 +53,7 @@ class Node:
         timeout: seconds for each address to connect.
         security: the only security protocol; None for all that are safe.
         psk: the file with the key of its private network; None for the public one.
+        inside: whether to dial addresses of this machine and of private networks that it hears of.
     """
 
     key: Path | None = None
@@ -60,6 +62,7 @@ class Node:
     security: Security | None = None
     psk: Path | None = None
     muxer: MuxerName = MuxerName.YAMUX
+    inside: bool = False
 
     @asynccontextmanager
     async def running(self, *services: Service) -> AsyncIterator[Host]:
@@ -71,7 +74,7 @@ class Node:
             Interrupted: there was one.
         """
         watch = _SignalWatch()
-        async with self._open(services) as host, watch.ending():
+        async with self.open(*services) as host, watch.ending():
             yield host
         watch.check()
 
@@ -79,7 +82,13 @@ class Node:
         """The same node, listening on ``addrs``."""
         return replace(self, listen=addrs or ())
 
-    def _open(self, services: Sequence[Service]) -> AbstractAsyncContextManager[Host]:
+    def meeting_at(self, points: Sequence[str]) -> Node:
+        """The same node. Where a rendezvous point is on this machine or network, so may be whom one meets there."""
+        inside = any(scope(parse(point)) in (Scope.LOOPBACK, Scope.PRIVATE) for point in points)
+        return replace(self, inside=inside)
+
+    def open(self, *services: Service) -> AbstractAsyncContextManager[Host]:
+        """Run the node while the block is open, whoever interrupts."""
         return open_host(
             key=None if self.key is None else load(self.key),
             listen=self.listen,
@@ -87,7 +96,7 @@ class Node:
             security=None if self.security is None else [SECURITY[self.security]],
             muxers=[MUXERS[self.muxer]()],
             psk=None if self.psk is None else PreSharedKey.load(self.psk),
-            config=HostConfig(swarm=SwarmConfig(dial_timeout=self.timeout)),
+            config=HostConfig(swarm=SwarmConfig(dial_timeout=self.timeout, allow_private=self.inside)),
         )
 
 

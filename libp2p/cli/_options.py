@@ -16,6 +16,7 @@ from ..peer_id import PeerId
 
 _NODE = "Node"
 _OUTPUT = "Output"
+_LOOPBACK = "127.0.0.1"
 
 
 class Security(enum.StrEnum):
@@ -71,6 +72,29 @@ def check_psk(context: typer.Context, value: Path | None) -> Path | None:
     return value
 
 
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``, ``[IPV6]:PORT`` or ``PORT``, which is one of this machine alone.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    host, _, port = text.rpartition(":")
+    number = int(port) if port.isascii() and port.isdigit() else -1
+    if not 0 <= number < 2**16 or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        raise ValueError(f"{text!r} is neither HOST:PORT nor PORT")
+    return host.strip("[]") or _LOOPBACK, number
+
+
+def check_address(value: str | None) -> str | None:
+    """Refuse what :func:`split_address` does. A callback for options and arguments."""
+    if value is not None:
+        try:
+            split_address(value)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc)) from exc
+    return value
+
+
 Target = Annotated[
     str,
     typer.Argument(
@@ -101,6 +125,16 @@ Listen = Annotated[
         callback=check_addrs,
         help="Listen on ADDR; may be repeated.",
         rich_help_panel=_NODE,
+        show_default=False,
+    ),
+]
+Points = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rendezvous",
+        metavar="ADDR",
+        callback=check_addrs,
+        help="Find others at the rendezvous point at ADDR, and be found there; may be repeated.",
         show_default=False,
     ),
 ]

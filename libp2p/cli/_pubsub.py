@@ -12,8 +12,9 @@ import typer
 from ..abc import Host
 from ..peer_id import PeerId
 from ..protocols.pubsub import Messages, Pubsub
+from ._listen import EVERYWHERE
 from ._node import Node, node_command
-from ._options import Listen, check_addrs
+from ._options import Listen, Points, check_addrs
 from ._output import NAME, Output
 from ._rooms import author, described, fail_when_alone, in_topic, join, wait_for_company, watch_people
 from ._typed import PipedLines
@@ -41,10 +42,16 @@ MinPeers = Annotated[int, typer.Option("--wait-for", min=1, metavar="N", help="P
 @app.command()
 @node_command
 async def sub(
-    node: Node, out: Output, topic: Topic, peers: Peers = None, listen: Listen = None, count: SubCount = 0
+    node: Node,
+    out: Output,
+    topic: Topic,
+    peers: Peers = None,
+    listen: Listen = None,
+    points: Points = None,
+    count: SubCount = 0,
 ) -> None:
     """Print the messages of TOPIC as they come. With -v, or as JSON, also which peers are in it."""
-    async with in_topic(_in_company(node, peers, listen), out, topic, peers or ()) as room:
+    async with in_topic(_in_company(node, peers, listen, points), out, topic, peers or (), points or ()) as room:
         if out.as_json or out.verbose:
             room.nursery.start_soon(watch_people, room.host, room.pubsub, topic, out.result)
         await _print(room.messages, out, count or math.inf)
@@ -110,11 +117,12 @@ async def mesh(
     topic: Topic,
     peers: Peers = None,
     listen: Listen = None,
+    points: Points = None,
     count: LookCount = 0,
     interval: Interval = 1.0,
 ) -> None:
     """Join TOPIC and show, again and again, who is in it: whether in our mesh, and the score we give."""
-    async with in_topic(_in_company(node, peers, listen), out, topic, peers or ()) as room:
+    async with in_topic(_in_company(node, peers, listen, points), out, topic, peers or (), points or ()) as room:
         with out.view() as view:
             looks = 0
             while not count or looks < count:
@@ -146,8 +154,10 @@ def _address(host: Host, peer: PeerId) -> str:
     return next((str(connection.remote_addr) for connection in host.connections(peer)), "")
 
 
-def _in_company(node: Node, peers: Sequence[str] | None, listen: Sequence[str] | None) -> Node:
-    """``node``, listening, if it can have anybody to talk to."""
-    if not peers and not listen:
+def _in_company(
+    node: Node, peers: Sequence[str] | None, listen: Sequence[str] | None, points: Sequence[str] | None = None
+) -> Node:
+    """``node``, listening, if it can have anybody to talk to. Who is to be found at ``points`` listens somewhere."""
+    if not (peers or listen or points):
         raise typer.BadParameter("give --peer ADDR, or --listen ADDR, or both: a node alone has nobody to talk to")
-    return node.listening(listen)
+    return node.listening(listen or ([EVERYWHERE] if points else []))

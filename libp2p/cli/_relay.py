@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..protocols.relay import RelayLimits, RelayServer
+from ..protocols.relay import RelayLimits, RelayServer, RelayV1
 from ._listen import EVERYWHERE, Where, follow
 from ._node import Node, node_command
 from ._output import Output
@@ -30,6 +30,10 @@ Data = Annotated[
     int,
     typer.Option(min=0, metavar="BYTES", help="A circuit's bytes each way; 0 for no limit.", rich_help_panel=_LIMITS),
 ]
+V1 = Annotated[
+    bool,
+    typer.Option("--v1", help="Serve version 1, too: as many circuits again, for any peer.", rich_help_panel=_LIMITS),
+]
 
 
 @app.callback()
@@ -48,6 +52,7 @@ async def serve(
     circuits: Circuits = _DEFAULTS.circuits,
     duration: Duration = _DEFAULTS.circuit_duration or 0,
     data: Data = _DEFAULTS.circuit_data or 0,
+    v1: V1 = False,
 ) -> None:
     """Run a relay (circuit relay v2), until it is interrupted.
 
@@ -61,5 +66,6 @@ async def serve(
         circuit_duration=duration or None,
         circuit_data=data or None,
     )
-    async with node.listening(addrs or [EVERYWHERE]).running(RelayServer(limits)) as host:
+    services = [RelayServer(limits), *([RelayV1(limits=limits)] if v1 else [])]
+    async with node.listening(addrs or [EVERYWHERE]).running(*services) as host:
         await follow(host, out)

@@ -10,11 +10,12 @@ from typing import Protocol
 
 import trio
 
-from ..abc import Host
+from ..abc import Host, Service
 from ..errors import DialError
 from ..events import PeerDisconnected
 from ..peer_id import PeerId
-from ..protocols.pubsub import Message, Messages, Pubsub, TopicPeerJoined, TopicPeerLeft
+from ..protocols.pubsub import Message, Messages, Pubsub, TopicDiscovery, TopicPeerJoined, TopicPeerLeft
+from ..protocols.rendezvous import Rendezvous
 from ._errors import Failure
 from ._node import Node, announce
 from ._output import DIM, Output, Part
@@ -47,8 +48,17 @@ class Room:
 
 
 @asynccontextmanager
-async def in_topic(node: Node, out: Output, topic: str, addrs: Sequence[str]) -> AsyncIterator[Room]:
+async def in_topic(
+    node: Node, out: Output, topic: str, addrs: Sequence[str], points: Sequence[str]
+) -> AsyncIterator[Room]:
     """Run ``node``, subscribed to ``topic`` and connected to ``addrs``, while the block is open.
+
+    Args:
+        node: where.
+        out: says what goes on.
+        topic: the topic.
+        addrs: peers that are to be there already.
+        points: rendezvous points to find others at, and to be found.
 
     Raises:
         DialError: none of ``addrs`` could be reached.
@@ -56,7 +66,7 @@ async def in_topic(node: Node, out: Output, topic: str, addrs: Sequence[str]) ->
     """
     pubsub = Pubsub()
     async with (
-        node.running(pubsub) as host,
+        node.meeting_at(points).running(pubsub, *_discovery(pubsub, points)) as host,
         pubsub.subscribe(topic) as messages,
         trio.open_nursery() as nursery,
     ):
@@ -64,6 +74,14 @@ async def in_topic(node: Node, out: Output, topic: str, addrs: Sequence[str]) ->
         nursery.start_soon(fail_when_alone, host, node, pubsub, messages)
         yield Room(host, pubsub, messages, nursery)
         nursery.cancel_scope.cancel()
+
+
+def _discovery(pubsub: Pubsub, points: Sequence[str]) -> list[Service]:
+    """What finds company for the topics of ``pubsub`` at ``points``."""
+    if not points:
+        return []
+    rendezvous = Rendezvous(points)
+    return [rendezvous, TopicDiscovery(pubsub, rendezvous)]
 
 
 async def join(host: Host, out: Output, addrs: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -10,15 +10,27 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.contain import Containment
-from ..abc import Connection, EventT, Host, Peerstore, ProtocolId, Routing, Service, Stream, StreamHandler, Target
-from ..addressing import parse, split_peer, with_peer
+from ..abc import (
+    Connection,
+    Direction,
+    EventT,
+    Host,
+    Peerstore,
+    ProtocolId,
+    Routing,
+    Service,
+    Stream,
+    StreamHandler,
+    Target,
+)
+from ..addressing import is_relay, parse, split_peer, with_peer
 from ..crypto.keys import PrivateKey
 from ..errors import DecodeError, DialError, NoAddresses
-from ..events import Event, ListenAddrsChanged, ProtocolsChanged
+from ..events import Event, ListenAddrsChanged, ProtocolsChanged, Reachability
 from ..metrics import Kind, Metric, bounded
 from ..peer_id import PeerId
 from ..swarm import Handler, Swarm
-from ._addresses import ObservedAddresses, expand
+from ._addresses import ObservedAddresses, ObservedConfig, announced, expand
 from ._interfaces import Interfaces
 
 
@@ -45,6 +57,7 @@ class RunningHost(Host):
         handlers: dict[ProtocolId, Handler],
         services: Sequence[Service],
         containment: Containment,
+        observed: ObservedConfig,
         routing: Routing | None = None,
     ) -> None:
         self._key = key
@@ -52,7 +65,9 @@ class RunningHost(Host):
         self._handlers = handlers
         self._services = tuple(services)
         self._routing = routing
-        self._observed = ObservedAddresses()
+        self._observed = ObservedAddresses(observed)
+        self._verdicts: Mapping[Multiaddr, Reachability] = {}
+        self._mapped: tuple[Multiaddr, ...] = ()
         self._interfaces = Interfaces()
         # What the addresses were made of the last time, and what came of it: every connection asks.
         self._made_of: tuple[object, ...] = ()
@@ -87,12 +102,27 @@ class RunningHost(Host):
     @property
     def addrs(self) -> Sequence[Multiaddr]:
         bound, confirmed = self._swarm.bound_addrs(), self._observed.confirmed(trio.current_time())
-        made_of = (bound, confirmed, self._interfaces.addresses())
+        made_of = (bound, confirmed, self._mapped, self._interfaces.addresses(), self._verdicts)
         if made_of != self._made_of:
-            own = [*self.listen_addrs(), *confirmed]
-            self._addrs = tuple(with_peer(addr, self.local_peer) for addr in dict.fromkeys(own))
+            own = announced((*self.listen_addrs(), *self._mapped), confirmed, self._verdicts)
+            self._addrs = tuple([with_peer(addr, self.local_peer) for addr in own])
             self._made_of = made_of
         return self._addrs
+
+    @property
+    def candidate_addrs(self) -> Sequence[Multiaddr]:
+        own = (*self.listen_addrs(), *self._mapped, *self._observed.confirmed(trio.current_time()))
+        return [addr for addr in dict.fromkeys(own) if not is_relay(addr)]
+
+    def judge(self, verdicts: Mapping[Multiaddr, Reachability]) -> None:
+        before = self.addrs
+        self._verdicts = dict(verdicts)
+        if self.addrs != before:
+            self._announce()
+
+    @property
+    def observed_addrs(self) -> Sequence[Multiaddr]:
+        return self._observed.candidates(trio.current_time())
 
     def observe(self, addr: Multiaddr, connection: Connection) -> None:
         changed = self._observed.add(
@@ -103,6 +133,12 @@ class RunningHost(Host):
             now=trio.current_time(),
         )
         if changed:
+            self._announce()
+
+    def set_mapped_addrs(self, addrs: Iterable[Multiaddr]) -> None:
+        mapped = tuple(addrs)
+        if mapped != self._mapped:
+            self._mapped = mapped
             self._announce()
 
     async def listen(self, addr: Multiaddr | str) -> Sequence[Multiaddr]:
@@ -165,6 +201,9 @@ class RunningHost(Host):
     def connections(self, peer: PeerId | None = None) -> Sequence[Connection]:
         return self._swarm.connections(peer)
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return self._swarm.can_dial(addr)
+
     async def connect(self, target: Target, addrs: Iterable[Multiaddr | str] = ()) -> Connection:
         peer, own = _target(target)
         given = [*own, *(parse(addr) for addr in addrs)]
@@ -187,6 +226,11 @@ class RunningHost(Host):
         if self._routing is not None and not self._swarm.connections(peer):
             await self.connect(peer, own)
         return await self._swarm.open_stream(peer, *protocols, allow_limited=allow_limited, addrs=own)
+
+    async def connect_directly(
+        self, peer: PeerId, addrs: Iterable[Multiaddr], *, direction: Direction = Direction.OUTBOUND
+    ) -> Connection:
+        return await self._swarm.connect_directly(peer, addrs, direction=direction)
 
     async def disconnect(self, peer: PeerId) -> None:
         await self._swarm.disconnect(peer)

@@ -54,6 +54,9 @@ FLUSH_AT = 256 * 1024
 """Queued bytes that wait no longer: as many as one call of the kernel takes well."""
 FLUSH_AFTER = 16
 """Queued sends that wait no longer: the peer shall work on them while others are prepared."""
+TURN = 1024
+"""Chunks and events of the peer that are worked on before other tasks get a turn: each costs 1 to 3 µs however small it
+is, and a single read may bring some 50,000."""
 
 
 class MachineConnection(MuxedConnection):
@@ -85,6 +88,11 @@ class MachineConnection(MuxedConnection):
         self._impatient = False
         self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
         self._openers: list[trio.lowlevel.Task] = []
+        # Until the peer has shown that somebody takes our streams, the ends of optimistic ones wait for that (value:
+        # whether they were closed as well). js resets a stream that ends before its connection is set up, and whatever
+        # was said on it is lost. It cannot last: no listener waits for the end before it answers a negotiation.
+        self._awake = False
+        self._early_ends: dict[int, bool] = {}
 
     def __repr__(self) -> str:
         state = f"ended: {self._end}" if self._end else "congested" if self.congested else "up"
@@ -155,10 +163,16 @@ class MachineConnection(MuxedConnection):
             self._dispatch(machine.receive_data(self._initial, trio.current_time()))
             self._initial = b""
             self.flush()
+        work = 0
         while chunks := await secure.receive_chunks():
             now = trio.current_time()
             for chunk in chunks:
-                self._dispatch(machine.receive_data(chunk, now))
+                events = machine.receive_data(chunk, now)
+                self._dispatch(events)
+                work += 1 + len(events)
+                if work >= TURN:
+                    work = 0
+                    await checkpoint()
             if machine.has_output:
                 self.flush()
             if machine.buffered > machine.pause_above:
@@ -214,6 +228,8 @@ class MachineConnection(MuxedConnection):
         return Abort.SUCCEEDED
 
     def _dispatch(self, events: list[MuxEvent]) -> None:
+        if not self._awake and any(isinstance(event, DataReceived | StreamOpened) for event in events):
+            self._wake_up()
         streams = self._streams
         for event in events:
             if isinstance(event, DataReceived):
@@ -231,6 +247,7 @@ class MachineConnection(MuxedConnection):
                 if stream is not None:
                     stream.credit_arrived()
             elif isinstance(event, ResetReceived):
+                self._early_ends.pop(event.stream_id, None)
                 stream = streams.pop(event.stream_id, None)
                 if stream is not None:
                     stream.fail_reset(event.code, event.remote)
@@ -344,18 +361,40 @@ class MachineConnection(MuxedConnection):
             self.machine.send_data(stream.id, data)
             self.flush()
 
+    def send_eof(self, stream: MachineStream) -> None:
+        """The application has sent all it wants to."""
+        if stream.optimistic and not self._awake:
+            self._early_ends[stream.id] = False
+        else:
+            self.machine.send_eof(stream.id)
+            self.flush_later()
+
     def close(self, stream: MachineStream, *, send_eof: bool) -> None:
         """The application is done with ``stream``."""
         self._streams.pop(stream.id, None)
         if self._end is None:
+            if stream.optimistic and not self._awake:
+                self._early_ends[stream.id] = True
+                return
             if send_eof:
                 self.machine.send_eof(stream.id)
             self.machine.forget(stream.id, trio.current_time())
             self._made_room()
 
+    def _wake_up(self) -> None:
+        """Send the ends that waited."""
+        self._awake = True
+        while self._early_ends:
+            stream_id, closed = self._early_ends.popitem()
+            self.machine.send_eof(stream_id)
+            if closed:
+                self.machine.forget(stream_id, trio.current_time())
+        self._made_room()
+
     def reset(self, stream: MachineStream, code: int) -> None:
         """The application gives ``stream`` up."""
         self._streams.pop(stream.id, None)
+        self._early_ends.pop(stream.id, None)
         if self._end is None:
             self.machine.reset(stream.id, code)
             self.flush()
@@ -440,6 +479,7 @@ class MachineConnection(MuxedConnection):
     async def aclose(self) -> None:
         """Tell the peer and close. Takes at most :data:`CLOSE_GRACE` seconds, whatever the peer does."""
         if self._end is None:
+            self._wake_up()
             self.machine.go_away(0)
             self.flush()
             try:

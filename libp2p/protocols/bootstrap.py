@@ -2,7 +2,8 @@
 
 While the host is connected with fewer peers than it should be, peers of the list are dialled, in random order so that a
 thousand hosts do not all take the first; when they do not do, peers that were connected in this life or an earlier one,
-which a peerstore on disk remembers. One that fails is left alone for a while, longer after every failure.
+which a peerstore on disk remembers. One that fails is left alone for a while, longer after every failure; to hang up
+before that while is over is a failure, too, or a full peer that takes and drops us would be dialled without a pause.
 
 Unlike :class:`libp2p.protocols.keep_connected.KeepConnected` it holds on to nobody: once there are enough connections
 it only watches.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -47,7 +49,7 @@ class BootstrapConfig:
     interval: float = 30.0
     """Between two looks, while nobody leaves (kubo)."""
     first_delay: float = 5.0
-    """How long a peer is left alone after its first failure; doubled with each one that follows."""
+    """How long a peer is left alone after it was dialled; doubled until a connection has lasted as long."""
     max_delay: float = 600.0
     """The longest."""
     remembered: int = 20
@@ -64,7 +66,7 @@ class BootstrapConfig:
 
 @dataclass(slots=True)
 class _Failed:
-    """A peer that could not be dialled."""
+    """A peer that could not be dialled, or has yet to show that it stays."""
 
     times: int = 0
     until: float = 0.0
@@ -116,6 +118,7 @@ class Bootstrap(Service):
             task_status.started()
             while True:
                 self._remember(host)
+                self._forgive(host)
                 if _connected(host) < self._config.minimum:
                     await self._round(host)
                     self._remember(host)
@@ -163,15 +166,18 @@ class Bootstrap(Service):
         return failed is None or failed.until <= now
 
     async def _dial(self, host: Host, peer: PeerId, addrs: Sequence[Multiaddr]) -> None:
-        try:
+        with suppress(DialError, LimitExceeded, ConnectionDenied):
             await host.connect(peer, addrs)
-        except (DialError, LimitExceeded, ConnectionDenied):
-            failed = self._failed.setdefault(peer, _Failed())
-            delay = min(self._config.max_delay, self._config.first_delay * 2.0 ** min(failed.times, 64))
-            failed.times += 1
-            failed.until = trio.current_time() + delay * self._rng.uniform(0.5, 1.0)
-        else:
-            self._failed.pop(peer, None)
+        failed = self._failed.setdefault(peer, _Failed())
+        delay = min(self._config.max_delay, self._config.first_delay * 2.0 ** min(failed.times, 64))
+        failed.times += 1
+        failed.until = trio.current_time() + delay * self._rng.uniform(0.5, 1.0)
+
+    def _forgive(self, host: Host) -> None:
+        """A connection that has lasted makes up for what was before."""
+        now = trio.current_time()
+        for peer in [peer for peer, failed in self._failed.items() if failed.until <= now and host.connections(peer)]:
+            del self._failed[peer]
 
     # --- remembering
 

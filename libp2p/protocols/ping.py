@@ -17,7 +17,7 @@ import trio
 from .._util.conflict import ConflictGuard
 from .._util.eager import send_eagerly
 from ..abc import Host, ProtocolId, Service, Stream, StreamHandler, Target
-from ..errors import RemoteProtocolError, ServiceError
+from ..errors import RemoteProtocolError, ServiceTimeout
 from ..metrics import Metric, counter
 
 PING: ProtocolId = "/ipfs/ping/1.0.0"
@@ -29,21 +29,10 @@ STREAM_LIFE = 30.0
 """Seconds an inbound stream is served (go ``pingDuration``, case I5). Whoever pings for longer opens another one."""
 
 
-class PingTimeout(ServiceError, trio.TooSlowError):
-    """The peer did not answer in time.
+class PingTimeout(ServiceTimeout):
+    """The peer did not answer in time."""
 
-    Attributes:
-        target: who was asked.
-        seconds: how long it had.
-    """
-
-    def __init__(self, target: Target, seconds: float) -> None:
-        super().__init__(target, seconds)
-        self.target = target
-        self.seconds = seconds
-
-    def __str__(self) -> str:
-        return f"{self.target} did not answer a ping within {self.seconds:g} s"
+    what = "answer to a ping"
 
 
 class Ping(Service):

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import trio
 
 from ..abc import Host, ProtocolId, Service, Stream, StreamHandler, Target
-from ..errors import DecodeError, RemoteProtocolError, ServiceError
+from ..errors import DecodeError, RemoteProtocolError, ServiceError, ServiceTimeout
 from ..peer_id import PeerId
 from ..wire.framing import FrameBuffer, frame
 
@@ -42,21 +42,10 @@ class RequestTooLarge(ServiceError):
         return f"a request of {self.size} bytes is above the limit of {self.limit}"
 
 
-class RequestTimeout(ServiceError, trio.TooSlowError):
-    """No response in time.
+class RequestTimeout(ServiceTimeout):
+    """No response in time."""
 
-    Attributes:
-        target: who was asked.
-        seconds: how long it had.
-    """
-
-    def __init__(self, target: Target, seconds: float) -> None:
-        super().__init__(target, seconds)
-        self.target = target
-        self.seconds = seconds
-
-    def __str__(self) -> str:
-        return f"no response from {self.target} within {self.seconds:g} s"
+    what = "response"
 
 
 class RequestResponse(Service):

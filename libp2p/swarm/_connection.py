@@ -72,7 +72,6 @@ class SwarmConnection(Connection):
         muxer: the muxer in use.
         muxed: the muxed connection below.
         opened_at: when it came up, in seconds of Trio's clock.
-        stream_count: streams it carries now.
         reason: what ended it, for people.
     """
 
@@ -92,12 +91,12 @@ class SwarmConnection(Connection):
         "_remote_addr",
         "_remote_key",
         "_scopes",
+        "_stream_count",
         "muxed",
         "muxer",
         "opened_at",
         "reason",
         "security",
-        "stream_count",
     )
 
     security: ProtocolId
@@ -135,7 +134,7 @@ class SwarmConnection(Connection):
         self._nursery: trio.Nursery | None = None
         self._closing = False
         self._over = Once()
-        self.stream_count = 0
+        self._stream_count = 0
         self.reason = "closed"
 
     def __repr__(self) -> str:
@@ -164,6 +163,10 @@ class SwarmConnection(Connection):
     @property
     def limited(self) -> bool:
         return self._limited
+
+    @property
+    def stream_count(self) -> int:
+        return self._stream_count
 
     # --- life
 
@@ -220,11 +223,11 @@ class SwarmConnection(Connection):
 
     def _adopt(self, stream: MuxedStream, token: StreamToken) -> None:
         stream.connection = self
-        self.stream_count += 1
+        self._stream_count += 1
         stream.on_end = partial(self._release, token)
 
     def _release(self, token: StreamToken) -> None:
-        self.stream_count -= 1
+        self._stream_count -= 1
         token.release()
 
     async def _serve(self, stream: MuxedStream, token: StreamToken) -> None:
@@ -325,4 +328,4 @@ class SwarmConnection(Connection):
             with trio.fail_after(self._config.open_timeout):
                 return await muxed.open_stream()
         except trio.TooSlowError as exc:
-            raise LimitExceeded("unacknowledged_streams", self.stream_count) from exc
+            raise LimitExceeded("unacknowledged_streams", self._stream_count) from exc

@@ -6,7 +6,8 @@ and when the last one has gone the dial is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
@@ -14,7 +15,7 @@ from multiaddr import Multiaddr
 
 from .._util.contain import Containment
 from ..abc import Direction, Peerstore, RawConnection, Resolver, SecureMuxedConnection, Transport
-from ..addressing import names, split_peer
+from ..addressing import is_relay, names, split_peer
 from ..errors import (
     ConnectionDenied,
     DialError,
@@ -237,11 +238,8 @@ class Dialing:
 
     def _refusal(self, peer: PeerId | None, addr: Multiaddr, insist: bool) -> Libp2pError | None:
         """Why ``addr`` must not be dialled."""
-        if not insist:
-            # Whoever told us may want us to knock at what is behind our firewall.
-            trusted = self._config.allow_private or (peer is not None and was_seen(self._peerstore, peer, addr))
-            if not remote_addr_allowed(addr, allow_private=trusted):
-                return TransportError(addr, _INWARDS)
+        if not insist and not self._allowed(peer, addr):
+            return TransportError(addr, _INWARDS)
         if not self._gater.dial_addr(peer, addr):
             return ConnectionDenied(addr)
         now = trio.current_time()
@@ -249,53 +247,80 @@ class Dialing:
             return TransportError(addr, f"failed a moment ago; left alone for {until - now:.0f} s more")
         return None
 
+    def _allowed(self, peer: PeerId | None, addr: Multiaddr) -> bool:
+        """Whether to dial what was only heard of: who told us may want us to knock at what is behind our firewall."""
+        trusted = self._config.allow_private or (peer is not None and was_seen(self._peerstore, peer, addr))
+        return remote_addr_allowed(addr, allow_private=trusted)
+
     def _transport(self, addr: Multiaddr) -> Transport | None:
         return next((transport for transport in self._transports if transport.can_dial(addr)), None)
 
     async def _attempt(self, plan: DialPlan, dial: _Dial, addr: Multiaddr) -> None:
+        found = await self._try(
+            dial.peer or dial, addr, Direction.OUTBOUND, partial(self._dial_and_upgrade, dial, addr)
+        )
+        if isinstance(found, SwarmConnection):
+            plan.succeeded(addr)
+            self._backoff.succeeded(addr, peer=dial.peer)
+            dial.connection = dial.connection or found
+            dial.done.set()  # whoever waits need not wait for the other attempts to be cancelled
+        else:
+            self._failed(plan, dial, addr, found)
+        dial.wake.set()
+
+    async def _try(
+        self, who: object, addr: Multiaddr, direction: Direction, obtain: Callable[[Progress], Awaitable[Upgraded]]
+    ) -> SwarmConnection | Exception:
+        """Let ``obtain`` make a connection, and take it in. Returns what went wrong otherwise."""
         progress = Progress()
-        connection: SwarmConnection | None = None
-        failure: Exception | None = None
         with self._containment.contain("dial of", addr):
             try:
-                await self._take_slot()
-                try:
-                    with self._scopes.reserve_dial(dial.peer or dial):
-                        upgraded = await self._dial_and_upgrade(dial, addr, progress)
-                finally:
-                    self._slots.release()
-                connection = self._admit(upgraded, Direction.OUTBOUND)
+                async with self._slot(who, addr):
+                    with trio.fail_after(self._config.dial_timeout):
+                        upgraded = await obtain(progress)
+                return self._admit(upgraded, direction)
             except trio.TooSlowError:
-                failure = DialTimeout(progress.stage, self._config.dial_timeout)
+                return DialTimeout(progress.stage, self._config.dial_timeout)
             except Libp2pError as exc:
-                failure = exc
+                return exc
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
                 failure = UpgradeError(f"the connection was lost: {exc.__cause__ or exc}", stage=progress.stage)
                 failure.__cause__ = exc
-        if connection is not None:
-            plan.succeeded(addr)
-            self._backoff.succeeded(addr, peer=dial.peer)
-            dial.connection = dial.connection or connection
-            dial.done.set()  # whoever waits need not wait for the other attempts to be cancelled
-        else:
-            bug = UpgradeError("an unexpected error, see the log", stage=progress.stage)
-            self._failed(plan, dial, addr, failure or bug)
-        dial.wake.set()
+                return failure
+        return UpgradeError("an unexpected error, see the log", stage=progress.stage)
 
-    async def _take_slot(self) -> None:
-        """Wait for one of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+    @asynccontextmanager
+    async def _slot(self, who: object, addr: Multiaddr) -> AsyncIterator[None]:
+        """One of the dials that may go on at a time. Not a checkpoint when one is free: dialling is."""
+        if is_relay(addr):
+            # It opens no socket, and waits for the dial of the relay, which takes a slot: if it held one, too, then
+            # as many as there are slots would wait for each other.
+            yield
+            return
         try:
             self._slots.acquire_nowait()
         except trio.WouldBlock:
             await self._slots.acquire()
+        try:
+            with self._scopes.reserve_dial(who):
+                yield
+        finally:
+            self._slots.release()
 
     async def _dial_and_upgrade(self, dial: _Dial, addr: Multiaddr, progress: Progress) -> Upgraded:
-        upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=dial.peer, progress=progress)
-        with trio.fail_after(self._config.dial_timeout):
-            try:
-                return await upgrade(await self._reach(dial, addr))
-            except Refused:
-                return await upgrade(await self._reach(dial, addr), patient=True)
+        return await self._upgraded(partial(self._reach, dial, addr), dial.peer, progress)
+
+    async def _upgraded(
+        self,
+        reach: Callable[[], Awaitable[RawConnection | SecureMuxedConnection]],
+        peer: PeerId | None,
+        progress: Progress,
+    ) -> Upgraded:
+        upgrade = partial(self._upgrader.upgrade, direction=Direction.OUTBOUND, peer=peer, progress=progress)
+        try:
+            return await upgrade(await reach())
+        except Refused:
+            return await upgrade(await reach(), patient=True)
 
     async def _reach(self, dial: _Dial, addr: Multiaddr) -> RawConnection | SecureMuxedConnection:
         """Dial, and note for the black holes whether anybody answered."""
@@ -316,6 +341,41 @@ class Dialing:
             raise
         self._black_holes.record(addr, worked=True)
         return found
+
+    # --- without a plan
+
+    def reachable(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> list[Multiaddr]:
+        """Those of ``addrs``, which ``peer`` told, that lead to it and to nothing inside, as many as are dialled at a
+        time."""
+        found: dict[Multiaddr, None] = {}
+        for addr in addrs:
+            bare, named = split_peer(addr)
+            if (
+                named in (None, peer)
+                and not is_relay(bare)
+                and self._transport(bare) is not None
+                and self._allowed(peer, bare)
+                and self._gater.dial_addr(peer, bare)
+            ):
+                found[bare] = None
+        return list(found)[: self._config.limits.dials_per_peer]
+
+    async def try_once(self, peer: PeerId, addr: Multiaddr, direction: Direction) -> SwarmConnection | Exception:
+        """Dial ``addr``, or meet who dials from there, without regard to what happened before, or for later.
+
+        What becomes of such an attempt says nothing about the address, nor about the network: it depends on NATs, and
+        on what the peer does at the time. Returns what went wrong otherwise.
+        """
+        transport = self._transport(addr)
+        assert transport is not None
+
+        async def obtain(progress: Progress) -> Upgraded:
+            if direction is Direction.OUTBOUND:
+                return await self._upgraded(partial(transport.dial, addr, peer=peer), peer, progress)
+            met = await transport.punch(addr, peer=peer)
+            return await self._upgrader.upgrade(met, direction=direction, peer=peer, progress=progress)
+
+        return await self._try(peer, addr, direction, obtain)
 
     def _failed(self, plan: DialPlan, dial: _Dial, addr: Multiaddr, exc: Exception) -> None:
         now = trio.current_time()

@@ -27,7 +27,8 @@ from ..abc import (
     Stream,
     Transport,
 )
-from ..errors import ConnectionClosed, ConnectionDenied, DialError, LimitExceeded, TransportError
+from ..addressing import is_relay
+from ..errors import ConnectionClosed, ConnectionDenied, DialError, LimitExceeded, NoAddresses, TransportError
 from ..events import ConnectionEnded, ConnectionOpened, Event, PeerConnected, PeerDisconnected
 from ..metrics import Metric
 from ..peer_id import PeerId
@@ -177,6 +178,9 @@ class Swarm(Network):
     def listen_addrs(self) -> Sequence[Multiaddr]:
         return self.bound_addrs()
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return any(transport.can_dial(addr) for transport in self._transports)
+
     # --- connections
 
     def connections(self, peer: PeerId | None = None) -> Sequence[Connection]:
@@ -204,6 +208,41 @@ class Swarm(Network):
             if not self._gater.dial_peer(peer):
                 raise ConnectionDenied(peer)
         return await self._dialing.connect(peer, list(addrs), self._running())
+
+    async def connect_directly(
+        self, peer: PeerId, addrs: Iterable[Multiaddr], *, direction: Direction = Direction.OUTBOUND
+    ) -> Connection:
+        """See :meth:`libp2p.abc.Network.connect_directly`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        failures: list[tuple[Multiaddr, Exception]] = []
+        tried = self._dialing.reachable(peer, addrs)
+
+        async def attempt(addr: Multiaddr) -> None:
+            found = await self._dialing.try_once(peer, addr, direction)
+            if isinstance(found, Exception):
+                failures.append((addr, found))
+                if direction is Direction.OUTBOUND and len(failures) == len(tried):
+                    nursery.cancel_scope.cancel()
+
+        # The first to be direct is the result, be it ours or the peer's.
+        with self.events.subscribe(ConnectionOpened) as opened:
+            async with trio.open_nursery() as nursery:
+                if (tried or direction is Direction.INBOUND) and self._direct(peer) is None:
+                    for addr in tried:
+                        nursery.start_soon(attempt, addr)
+                    while self._direct(peer) is None:
+                        await opened.receive()
+                nursery.cancel_scope.cancel()
+        connection = self._direct(peer)
+        if connection is None:
+            raise (DialError if tried else NoAddresses)(peer, failures)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return connection
+
+    def _direct(self, peer: PeerId) -> SwarmConnection | None:
+        """The best connection to ``peer`` that goes through no relay."""
+        direct = [conn for conn in self._connections.get(peer, ()) if not is_relay(conn.remote_addr)]
+        return min(direct, key=_preference, default=None)
 
     async def open_stream(
         self, peer: PeerId, *protocols: ProtocolId, allow_limited: bool = False, addrs: Iterable[Multiaddr] = ()

@@ -82,10 +82,12 @@ class AttackReport:
         report: what became of the messages published during the attack; about its victim, if it has one.
         mesh: share of honest peers in the meshes of honest nodes, each second since the attack began; of the victim's
             mesh, if it is the one that is to be cut off.
+        members: how many honest peers those meshes have, on average, each second.
     """
 
     report: Report
     mesh: tuple[float, ...]
+    members: tuple[float, ...]
 
     def mesh_at(self, seconds: float) -> float:
         """The share so many seconds after the beginning, or at the end if that was earlier."""
@@ -139,6 +141,7 @@ class _Run:
         self.honest: list[Node] = []
         self.published = 0
         self.mesh: list[float] = []
+        self.members: list[float] = []
 
     def run(self) -> AttackReport:
         attack, simulation, sybils = self.scenario.attack, self.simulation, list[Node]()
@@ -172,11 +175,12 @@ class _Run:
             author=victim if attack is Attack.CENSOR else None,
             receiver=victim if attack is Attack.ECLIPSE_ONE else None,
         )
-        return AttackReport(report=report, mesh=tuple(self.mesh))
+        return AttackReport(report=report, mesh=tuple(self.mesh), members=tuple(self.members))
 
     def _look_at_meshes(self) -> None:
-        one = self.scenario.attack is Attack.ECLIPSE_ONE
-        self.mesh.append(self.simulation.honest_mesh(self.honest[:1] if one else self.honest))
+        nodes = self.honest[:1] if self.scenario.attack is Attack.ECLIPSE_ONE else self.honest
+        self.mesh.append(self.simulation.honest_mesh(nodes))
+        self.members.append(self.simulation.honest_members(nodes))
 
     def _sybils(self) -> list[Node]:
         return [self._sybil(number) for number in range(round(self.scenario.honest * self.scenario.sybils))]

@@ -179,6 +179,9 @@ class WrappingTransport(Transport):
     async def dial(self, addr: Multiaddr, *, peer: PeerId | None) -> RawConnection | SecureMuxedConnection:
         return self._wrapped(await self._below.dial(addr, peer=peer))
 
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> RawConnection | SecureMuxedConnection:
+        return self._wrapped(await self._below.punch(addr, peer=peer))
+
     async def listen(self, addr: Multiaddr) -> Listener:
         return _WrappingListener(await self._below.listen(addr), self._wrapped)
 

@@ -366,13 +366,22 @@ class Simulation:
 
     def honest_mesh(self, nodes: Iterable[Node] | None = None) -> float:
         """Share of honest peers in the meshes of ``nodes``, by default of all honest ones. 1 where there is no mesh."""
-        honest = total = 0
-        for node in self.nodes if nodes is None else nodes:
-            if node.honest and node.alive and node.topic is not None:
-                members = [self._by_peer[peer] for peer in node.router.mesh(node.topic)]
-                total += len(members)
-                honest += sum([member.honest for member in members])
+        meshes = self._meshes(nodes)
+        honest, total = sum([sum(mesh) for mesh in meshes]), sum(map(len, meshes))
         return honest / total if total else 1.0
+
+    def honest_members(self, nodes: Iterable[Node] | None = None) -> float:
+        """Honest peers in the mesh of one of ``nodes``, on average. 0 where nobody is subscribed."""
+        meshes = self._meshes(nodes)
+        return sum([sum(mesh) for mesh in meshes]) / len(meshes) if meshes else 0.0
+
+    def _meshes(self, nodes: Iterable[Node] | None) -> list[list[bool]]:
+        """For each honest node that is subscribed, and for each member of its mesh, whether that is honest."""
+        return [
+            [self._by_peer[peer].honest for peer in node.router.mesh(node.topic)]
+            for node in (self.nodes if nodes is None else nodes)
+            if node.honest and node.alive and node.topic is not None
+        ]
 
     def report(
         self,

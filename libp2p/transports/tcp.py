@@ -16,6 +16,7 @@ import trio
 from multiaddr import Multiaddr
 
 from .._util.conflict import ConflictGuard
+from .._util.eager import send_directly
 from ..abc import Buffer, DirectStream, Listener, RawConnection, Transport
 from ..addressing import host_port, ip_addr, names
 from ..errors import TransportError
@@ -135,13 +136,7 @@ class TcpStream(DirectStream):
             await trio.lowlevel.checkpoint()
             if self._socket.fileno() < 0:
                 raise trio.ClosedResourceError("this stream is closed")
-            with memoryview(data) as view:
-                sent = 0
-                while sent < len(view):
-                    try:
-                        sent += self.send_nowait(view[sent:])
-                    except trio.WouldBlock:
-                        await self.wait_writable()
+            await send_directly(self, data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As in Trio."""
@@ -247,6 +242,23 @@ class Tcp(Transport):
                     if exc.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
                         raise
             return await self._connect(socket.socket(family, socket.SOCK_STREAM), target, addr)
+        except OSError as exc:
+            raise TransportError(addr, exc.strerror or str(exc)) from exc
+
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> RawConnection:
+        """Connect to ``addr`` from a listening port while the peer there does the same: TCP's simultaneous open.
+
+        Raises:
+            TransportError: it did not work; ports are not reused, or none is listened on.
+        """
+        target = host_port(addr)
+        assert target is not None
+        await trio.lowlevel.checkpoint()
+        try:
+            sock = self._bound_socket(_family(addr), target)
+            if sock is None:
+                raise TransportError(addr, "hole punching needs a listening port to dial from: Tcp(reuse_port=True)")
+            return await self._connect(sock, target, addr)
         except OSError as exc:
             raise TransportError(addr, exc.strerror or str(exc)) from exc
 

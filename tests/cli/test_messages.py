@@ -119,3 +119,13 @@ def test_a_room_that_is_not_there() -> None:
     result = result_of("chat", "/ip4/127.0.0.1/tcp/1", "--json")
     assert result.status == 1
     assert result.record["error"]["attempts"]
+
+
+def test_who_knows_the_same_rendezvous_point_finds_each_other() -> None:
+    with Program("rendezvous", "serve", LOOPBACK, "--json") as point:
+        at = ("--rendezvous", point.event("listening")["addrs"][0], "--listen", LOOPBACK, "--json")
+        with Program("chat", *at) as ada, Program("pubsub", "sub", "chat", *at) as listener:
+            listener.event("joined")
+            ada.say("hello\n")
+            assert listener.event("message")["text"] == "hello"
+            assert listener.interrupt() == 130

@@ -16,7 +16,8 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 
 from libp2p.cli import _metrics
-from libp2p.cli._metrics import MAX_REQUEST, PATIENCE, respond, split_address
+from libp2p.cli._metrics import MAX_REQUEST, PATIENCE, respond
+from libp2p.cli._options import split_address
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 

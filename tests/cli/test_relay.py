@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from libp2p.protocols.relay import HOP, RELAY_V1
 from tests.cli.program import Program, result_of
 
 pytest.importorskip("typer")
@@ -16,7 +17,7 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 def test_ping_through_a_relay() -> None:
     with Program("relay", "serve", LOOPBACK, "--reservations", "1", "--json") as relay:
         listening = relay.event("listening")
-        assert "/libp2p/circuit/relay/0.2.0/hop" in listening["protocols"]
+        assert HOP in listening["protocols"] and RELAY_V1 not in listening["protocols"]
         [way] = listening["addrs"]
         with Program("listen", f"{way}/p2p-circuit", "--json") as node:
             [addr] = node.event("listening")["addrs"]
@@ -27,6 +28,11 @@ def test_ping_through_a_relay() -> None:
             full = result_of("listen", f"{way}/p2p-circuit", "--json")
             assert full.status == 1 and "RESERVATION_REFUSED" in full.err + "\n".join(full.out)
         assert relay.interrupt() == 130
+
+
+def test_version_1_is_served_when_asked_for() -> None:
+    with Program("relay", "serve", LOOPBACK, "--v1", "--json") as relay:
+        assert RELAY_V1 in relay.event("listening")["protocols"]
 
 
 @pytest.mark.parametrize("arguments", [("--reservations", "0"), ("--data", "-1"), ("nonsense",)])

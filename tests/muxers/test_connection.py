@@ -9,10 +9,11 @@ import trio
 from trio.testing import assert_no_checkpoints, wait_all_tasks_blocked
 
 from libp2p._util.stream import MachineStream
-from libp2p.abc import Direction
+from libp2p.abc import Direction, MuxedStream
 from libp2p.errors import ConnectionClosed, LimitExceeded, RemoteProtocolError, StreamReset
 from libp2p.multistream import Dialer
 from libp2p.multistream._machine import encode
+from libp2p.muxers._connection import TURN
 from libp2p.muxers.yamux import Yamux
 from libp2p.security.plaintext import PlaintextStream
 from tests.muxers import raw
@@ -22,6 +23,33 @@ from tests.muxers.wire import Rig, Wire, congest, outcome_of, running
 ticks = pytest.mark.real_clock("writes wait for the end of a tick only under a clock that does not jump")
 PROTOCOL = "/test/1"
 AGREED = encode("/multistream/1.0.0") + encode(PROTOCOL)
+
+
+# --- turns
+
+
+async def test_others_get_their_turn_while_much_is_worked_on() -> None:
+    """A read may bring as many records as it likes, and each as many frames."""
+    rig = Rig()
+    records = [raw.data(2, b"x") * 300] * 100
+    rig.conn._secure._chunks.extend([raw.window(2, 0, SYN), *records])  # type: ignore[attr-defined]
+    async with running(rig):
+        found: list[int] = []
+        while sum(found) < 30_000:
+            await trio.lowlevel.checkpoint()
+            if rig.accepted:
+                found.append(len(take_all(rig.accepted[0])))
+    assert len(found) >= 30_000 // (2 * (TURN + 300)) - 3  # whose turn is first, is chance; it began before we looked
+
+
+def take_all(stream: MuxedStream) -> bytes:
+    """What has arrived."""
+    found = b""
+    try:
+        while True:
+            found += stream.receive_nowait()
+    except trio.WouldBlock:
+        return found
 
 
 # --- wake-ups

@@ -13,6 +13,8 @@ from libp2p._util.stream import MachineStream
 from libp2p.abc import Direction, MuxedStream, SecureStream
 from libp2p.addressing import parse
 from libp2p.errors import ConnectionClosed, RemoteProtocolError, StreamReset
+from libp2p.multistream import Dialer
+from libp2p.multistream._machine import encode
 from libp2p.muxers._connection import CATCH_UP
 from libp2p.muxers.mplex._machine import MplexConfig, MplexMachine
 from libp2p.muxers.yamux import Yamux
@@ -21,7 +23,7 @@ from libp2p.security.plaintext import PlaintextStream
 from libp2p.testing import seeded_key
 from libp2p.transports.tcp import Tcp
 from tests.muxers import raw
-from tests.muxers.raw import DATA, FIN, GOAWAY, SYN
+from tests.muxers.raw import ACK, DATA, FIN, GOAWAY, RST, SYN
 from tests.muxers.wire import Rig, Wire, outcome_of, running
 
 ticks = pytest.mark.real_clock("writes wait for the end of a tick only under a clock that does not jump")
@@ -135,6 +137,64 @@ async def test_congestion_at_the_end_of_a_tick() -> None:
             rig.wire.make_room()
         await trio.sleep(0.01)
         assert b"".join(frame.payload for frame in rig.wire.frames) == b"smallmore"
+
+
+# --- ends of streams whose peer is not awake yet
+
+
+AGREED = encode("/multistream/1.0.0") + encode("/test/1")
+
+
+async def _optimistic(rig: Rig) -> MachineStream:
+    stream = await rig.conn.open_stream()
+    stream.begin_optimistic(Dialer(["/test/1"]), "/test/1")
+    return stream
+
+
+def _ends(rig: Rig) -> list[int]:
+    return sorted(frame.stream for frame in rig.wire.frames if frame.flags & FIN)
+
+
+@pytest.mark.parametrize("life", [raw.data(1, AGREED, ACK), raw.data(2, b"", SYN)], ids=["answer", "stream"])
+async def test_the_end_of_an_optimistic_stream_waits_for_the_first_sign_of_life(life: bytes) -> None:
+    """js resets a stream that ends before its connection is set up, and loses what was said on it."""
+    async with running() as rig:
+        one, two, three = [await _optimistic(rig) for _ in range(3)]
+        await one.send_eof(b"a request")
+        two.send_nowait(b"a message")
+        await two.aclose()
+        await three.send_eof(b"a request")
+        await three.aclose()
+        rig.wire.feed(raw.ping(7))
+        await wait_all_tasks_blocked()
+        assert b"a message" in b"".join(frame.payload for frame in rig.wire.frames)
+        assert not _ends(rig)
+        rig.wire.feed(life)
+        await wait_all_tasks_blocked()
+        assert _ends(rig) == [one.id, two.id, three.id]
+        await (await _optimistic(rig)).send_eof(b"another one")
+        await trio.sleep(0.01)
+        assert len(_ends(rig)) == 4
+
+
+async def test_ends_that_wait_leave_with_the_connection() -> None:
+    async with running() as rig:
+        async with await _optimistic(rig) as stream:
+            stream.send_nowait(b"a message")
+        await rig.conn.aclose()
+        assert _ends(rig) == [stream.id]
+
+
+async def test_ends_that_wait_are_not_sent_for_streams_that_were_reset() -> None:
+    async with running() as rig:
+        ours, theirs = [await _optimistic(rig) for _ in range(2)]
+        await ours.send_eof(b"a request")
+        await theirs.send_eof(b"a request")
+        ours.reset()
+        rig.wire.feed(raw.data(theirs.id, b"", RST))
+        rig.wire.feed(raw.data(2, b"", SYN))
+        await wait_all_tasks_blocked()
+        assert not _ends(rig)
 
 
 # --- bulk

@@ -142,6 +142,17 @@ def test_m4_100000_small_updates(server: Side) -> None:
     server.violate(raw.window(1, 1) * 100_000, match="grows by little")
 
 
+def test_m4_a_window_that_doubles_while_much_is_under_way(server: Side) -> None:
+    """js gives back every message on its own, also those that were under way when its window grew."""
+    server.inbound(1)
+    for _ in range(2500):
+        server.machine.send_data(1, bytes(100))
+    server.feed(raw.window(1, 100 + WINDOW_SIZE))
+    server.feed(raw.window(1, 100) * 2499)
+    assert server.machine.send_credit(1) == 2 * WINDOW_SIZE
+    server.violate(raw.window(1, 1) * 10_000, match="grows by little")
+
+
 def test_m4_small_updates_that_return_what_was_sent_are_fine(server: Side) -> None:
     """js answers every data frame with an update."""
     server.inbound(1)

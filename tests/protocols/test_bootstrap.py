@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import libp2p
-from libp2p.abc import Service
+from libp2p.abc import Connection, Service
 from libp2p.addressing import parse, with_peer
 from libp2p.errors import DecodeError
 from libp2p.peer_id import PeerId
@@ -73,6 +73,36 @@ async def test_peers_that_are_away_are_left_alone_ever_longer() -> None:
         assert gaps[0] <= 6
         assert 10 <= len(dials) <= 30
         assert 270 <= gaps[-1] <= 631
+
+
+async def test_peers_that_take_and_drop_us_are_left_alone_ever_longer() -> None:
+    async with memory_network(2) as (host, full), AsyncExitStack() as stack:
+        dials: list[float] = []
+        connect = host.connect
+
+        async def dropped(*args: Any, **more: Any) -> Connection:
+            dials.append(trio.current_time())
+            connection = await connect(*args, **more)
+            while not full.connections():
+                await trio.sleep(0.01)
+            await full.disconnect(host.local_peer)
+            return connection
+
+        host.connect = dropped  # type: ignore[method-assign]
+        await run(stack, host, Bootstrap([full.addrs[0]], config=BootstrapConfig(minimum=1)))
+        await trio.sleep(3600)
+        assert 10 <= len(dials) <= 30
+
+
+async def test_a_connection_that_lasted_is_replaced_at_once() -> None:
+    async with memory_network(2) as (host, server), AsyncExitStack() as stack:
+        await run(stack, host, Bootstrap([server.addrs[0]], config=BootstrapConfig(minimum=1)))
+        for _ in range(8):
+            await trio.sleep(100)
+            assert connected(host) == 1
+            await server.disconnect(host.local_peer)
+            await trio.sleep(0.5)
+            assert connected(host) == 1
 
 
 async def test_dnsaddr() -> None:

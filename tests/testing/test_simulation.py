@@ -135,7 +135,7 @@ def test_other_routers() -> None:
 def test_links() -> None:
     simulation = Simulation(seed=1)
     one, other = simulation.add_node("t"), simulation.add_node("t")
-    assert simulation.honest_mesh() == 1.0
+    assert (simulation.honest_mesh(), simulation.honest_members()) == (1.0, 0.0)
     assert simulation.report().delivery == 1.0
     assert simulation.connect(one, other)
     assert not simulation.connect(other, one)
@@ -160,6 +160,8 @@ def test_g8_attacks(attack: Attack) -> None:
     assert done.report.p99 <= 3.0
     assert len(done.mesh) == 26
     assert done.mesh_at(0) == done.mesh[0]
+    assert len(done.members) == len(done.mesh)
+    assert min(done.members[15:]) >= 5
     assert done.mesh_at(60) == done.mesh[-1]
     assert "during the attack" in str(done)
 

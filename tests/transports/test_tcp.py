@@ -15,12 +15,16 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from libp2p.addressing import parse
+from libp2p.errors import TransportError
 from libp2p.metrics import render
+from libp2p.peer_id import PeerId
+from libp2p.testing.keys import seeded_key
 from libp2p.transports.tcp import Tcp, TcpListener, TcpStream, Traffic
 
 pytestmark = pytest.mark.sockets
 
 ANY = parse("/ip4/127.0.0.1/tcp/0")
+PEER = PeerId.from_key(seeded_key("peer").public_key)
 
 
 @asynccontextmanager
@@ -205,3 +209,26 @@ async def test_bytes_are_counted_both_ways() -> None:
     assert 'sent"} 7\n' in text
     for resource in (ours.stream, theirs.stream, listener):
         await resource.aclose()
+
+
+async def test_d4_punching_leaves_from_the_listening_port() -> None:
+    transport = Tcp(reuse_port=True)
+    ours = await transport.listen(ANY)
+    theirs = await Tcp().listen(ANY)
+    met = await transport.punch(theirs.addresses[0], peer=PEER)
+    assert met.local_addr == ours.addresses[0] and met.remote_addr == theirs.addresses[0]
+    for resource in (met.stream, ours, theirs):
+        await resource.aclose()
+
+
+async def test_punching_needs_a_port_and_somebody_there() -> None:
+    transport = Tcp(reuse_port=True)
+    listener = await Tcp().listen(ANY)
+    target = listener.addresses[0]
+    with pytest.raises(TransportError, match="reuse_port"):
+        await transport.punch(target, peer=PEER)
+    await listener.aclose()
+    ours = await transport.listen(ANY)
+    with pytest.raises(TransportError, match="refused"):
+        await transport.punch(target, peer=PEER)
+    await ours.aclose()

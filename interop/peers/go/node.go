@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -51,6 +53,13 @@ var (
 		"none":   libp2p.DisableRelay(),
 		"server": libp2p.DisableRelay(),
 		"client": libp2p.EnableRelay(),
+		"punch":  libp2p.ChainOptions(libp2p.EnableRelay(), libp2p.EnableHolePunching()),
+	}
+	addrsFactories = map[string]func([]ma.Multiaddr) []ma.Multiaddr{
+		"none":   ownAddrs,
+		"server": withPublicName,
+		"client": ownAddrs,
+		"punch":  ownAddrs,
 	}
 	keyTypes = map[string]int{
 		"ed25519":   crypto.Ed25519,
@@ -69,6 +78,7 @@ type node struct {
 	identified *identifyLog
 	topics     *topics        // nil with --pubsub none
 	dht        *kad.IpfsDHT   // nil with --dht none
+	autonat    askAutonat     // nil with --autonat none
 	running    sync.WaitGroup // commands not yet answered
 
 	meshMu sync.Mutex
@@ -82,6 +92,16 @@ type node struct {
 	watch   []string
 }
 
+func ownAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return addrs
+}
+
+// withPublicName adds a name to the addresses, last: a relay of the package tells those who reserve nothing but public
+// addresses, and some (rust) refuse a reservation without any. Nobody has to reach it there.
+func withPublicName(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return append(slices.Clone(addrs), ma.StringCast("/dns4/relay.example.com/tcp/4001"))
+}
+
 func newNode(ctx context.Context, opts options, version string, out *lineWriter) (*node, error) {
 	key, _, err := crypto.GenerateKeyPairWithReader(keyTypes[opts.keyType], rsaBits, rand.Reader)
 	if err != nil {
@@ -90,6 +110,10 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	transport, err := transportOption(opts)
 	if err != nil {
 		return nil, err
+	}
+	if opts.relay == "punch" {
+		// There is nobody but the relay to say where this host is seen.
+		observedaddrs.ActivationThresh = 1
 	}
 	h, err := libp2p.New(
 		libp2p.Identity(key),
@@ -106,6 +130,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		relayOptions[opts.relay],
+		libp2p.AddrsFactory(addrsFactories[opts.relay]),
 		libp2p.DisableMetrics(),
 	)
 	if err != nil {
@@ -142,6 +167,11 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	if opts.dht != "none" {
 		if n.dht, err = newDHT(h, opts.dht); err != nil {
 			return nil, fmt.Errorf("dht: %w", err)
+		}
+	}
+	if opts.autonat != "none" {
+		if n.autonat, err = serveAutonat(h, opts); err != nil {
+			return nil, fmt.Errorf("autonat: %w", err)
 		}
 	}
 	// One at a time, as Listen with several is content when one succeeds.

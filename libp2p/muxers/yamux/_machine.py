@@ -77,8 +77,10 @@ from ._window import StreamState
 __all__ = ["YamuxConfig", "YamuxMachine"]
 
 SMALL_GRANT = 4096
-"""A window update that raises the credit above all there was, by less than this, is a frame without progress. Honest
-windows grow by doubling."""
+"""A window update of less than this that raises the credit above the peer's window is a frame without progress. Honest
+windows grow by doubling, while small updates give back small messages (js: one for each frame)."""
+MAX_UNDER_WAY = 16 * 1024 * 1024
+"""Bytes that are taken to be under way when a window grows (ours): the largest window of go and js."""
 
 _pack = HEADER.pack
 _unpack = HEADER.unpack_from
@@ -279,12 +281,14 @@ class YamuxMachine(YamuxSender):
 
     def _credit(self, stream: StreamState, delta: int, events: list[MuxEvent]) -> None:
         credit = stream.send_window + delta
-        if credit > stream.send_peak:
-            if credit > MAX_U32:
-                raise RemoteProtocolError(f"credit of stream {stream.id} above 2^32-1")
+        if credit > MAX_U32:
+            raise RemoteProtocolError(f"credit of stream {stream.id} above 2^32-1")
+        if delta >= SMALL_GRANT:
+            # How much of it gives back and how much is new is not said: what is under way may still be given back.
+            stream.send_peak = min(stream.send_peak + delta, credit + MAX_UNDER_WAY, MAX_U32)
+        elif credit > stream.send_peak:
             stream.send_peak = credit
-            if delta < SMALL_GRANT:
-                self._charge("a window that grows by little")
+            self._charge("a window that grows by little")
         stream.send_window = credit
         if credit == delta and not stream.fin_sent:
             events.append(CreditReceived(stream.id))

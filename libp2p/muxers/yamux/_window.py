@@ -34,7 +34,7 @@ class StreamState(StreamEntry):
         """The peer has not reacted to this stream of ours yet; not ``plain`` until then."""
         self.send_window = INITIAL_WINDOW
         self.send_peak = INITIAL_WINDOW
-        """The most credit there ever was: only what exceeds it is a new grant."""
+        """The most the peer's window can be, all given back that is under way: only what exceeds it is a new grant."""
         self.recv_window = INITIAL_WINDOW
         self.window = window
         self.returned = window - INITIAL_WINDOW

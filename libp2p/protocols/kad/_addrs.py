@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from multiaddr import Multiaddr
 
-from ...addressing import Scope, ip_group, parse, scope, split_peer
+from ...addressing import Part, Scope, from_parts, ip_group, parse, parts, scope, split_peer
 from ...errors import DecodeError
 from ...peer_id import PeerId
 
@@ -31,7 +31,14 @@ class Reach(enum.Enum):
             return True
         return where in (_PUBLIC if self is Reach.PUBLIC else _PRIVATE)
 
+    def tells(self, addr: Multiaddr) -> bool:
+        """Whether to tell others of ``addr``: who cannot be dialled may still be reached through a relay that can."""
+        found = parts(addr)
+        before = found[: found.index(_CIRCUIT)] if _CIRCUIT in found else found
+        return bool(before) and self.admits(from_parts(before))
 
+
+_CIRCUIT = Part("p2p-circuit")
 _PUBLIC = (Scope.PUBLIC, Scope.NAME)
 _PRIVATE = (Scope.PRIVATE, Scope.LINK_LOCAL, Scope.LOOPBACK)
 

@@ -126,9 +126,10 @@ class Server:
         if kept is None or kept[0] <= now:
             own = peer == self._host.local_peer
             addrs = self._host.addrs if own else self._host.peerstore.addrs(peer)
-            told = [addr.to_bytes() for addr in addrs if self._config.reach.admits(addr)]
-            encoded = encode_closer(PeerInfo(peer, tuple(told))) if told else b""
-            kept = self._encoded[peer] = (now + _FRESH, encoded)
+            told = [addr.to_bytes() for addr in addrs if self._config.reach.tells(addr)]
+            if not told:
+                return b""  # not kept: whoever has just come is known a moment later
+            kept = self._encoded[peer] = (now + _FRESH, encode_closer(PeerInfo(peer, tuple(told))))
         return kept[1]
 
     # --- values

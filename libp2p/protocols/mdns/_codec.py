@@ -30,6 +30,9 @@ MAX_QUESTIONS = 64
 """Most questions read of a packet (ours)."""
 MAX_RECORDS = 256
 """Most records read of a packet (ours)."""
+MAX_LABELS = 4096
+"""Most labels and pointers followed in all the names of a packet (ours). Each name ends, but hundreds that all lead
+through the same few thousand bytes would take a million steps."""
 MAX_STRING = 255
 """Longest string of a TXT record (RFC 1035, 3.3)."""
 _MAX_LABEL = 63
@@ -186,11 +189,12 @@ def decode(data: bytes) -> Packet:
 class _Reader:
     """Reads a packet from its header on."""
 
-    __slots__ = ("_data", "_offset")
+    __slots__ = ("_data", "_labels", "_offset")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._offset = _HEADER.size
+        self._labels = MAX_LABELS
 
     def question(self) -> Question:
         labels = self._name()
@@ -231,6 +235,9 @@ class _Reader:
         while True:
             if offset >= len(data):
                 raise DecodeError("a truncated name")
+            self._labels -= 1
+            if self._labels < 0:
+                raise DecodeError("a DNS packet whose names are too many labels")
             size = data[offset]
             if size & _POINTER == _POINTER and offset + 1 < len(data):
                 target = (size & ~_POINTER) << 8 | data[offset + 1]

@@ -24,7 +24,9 @@ from ...peer_id import PeerId
 from ...wire import proto, varint
 
 MessageId: TypeAlias = bytes
-"""What tells messages apart: any bytes."""
+"""What tells messages apart: any bytes, at most :data:`MAX_ID_SIZE`."""
+MAX_ID_SIZE = 256
+"""Bytes of an id (ours). Ids are remembered by the hundred thousand, and peers choose those they speak of."""
 
 SIGNATURE_PREFIX = b"libp2p-pubsub:"
 _MAX_VARINT_LENGTH = 10  # of protobuf, which has 64 bits

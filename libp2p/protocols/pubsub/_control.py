@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from ...errors import DecodeError
 from ...peer_id import PeerId
 from ...wire import proto
-from ._codec import MessageId, read_number, read_text, walk
+from ._codec import MAX_ID_SIZE, MessageId, read_number, read_text, walk
 
 MIN_BACKOFF, MAX_BACKOFF = 1.0, 3600.0
 """Seconds that a peer may ask us to stay away (case G2)."""
 MAX_EXCHANGED = 16
 """Peers taken from one PRUNE (js; case G2)."""
 MAX_IDS = 5000
-"""Message ids taken from one RPC (go, js); the rest is not looked at, and counted."""
+"""Message ids taken from one RPC (go, js); the rest, and those that are too long, are left out and counted."""
 CONTROL_SIZE = 15 * 1024
 """Bytes of ids put into one entry, so that what is sent fits into the 16 KiB that rust takes."""
 
@@ -67,7 +67,7 @@ class Control:
         prune: those it takes us out of.
         idontwant: ids of messages it does not want to be sent, one list for each entry.
         extensions: what it says about itself, encoded, for each time it says so.
-        ids_left_out: whether there were more than :data:`MAX_IDS` ids.
+        ids_left_out: whether there were more than :data:`MAX_IDS` ids, or longer ones than :data:`MAX_ID_SIZE`.
     """
 
     ihave: dict[str, list[MessageId]] = field(default_factory=dict[str, list[MessageId]])
@@ -131,7 +131,10 @@ class _Ids:
                     self.left_out = True
                     break
                 self._room -= 1
-                ids.append(data[value_start:value_stop])
+                if value_stop - value_start <= MAX_ID_SIZE:
+                    ids.append(data[value_start:value_stop])
+                else:
+                    self.left_out = True
             elif tag == _TOPIC << 3 | proto.BYTES:
                 topic = read_text(data[value_start:value_stop])
         return topic, ids

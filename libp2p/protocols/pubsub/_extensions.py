@@ -109,15 +109,15 @@ def decode_messages(data: bytes) -> tuple[PartialRpc | None, bool]:
     Raises:
         DecodeError: it is malformed.
     """
-    partial: bytes | None = None
+    partial: list[bytes] = []
     test = False
     for tag, _, start, stop in walk(data, 0, len(data)):
         if tag == _PARTIAL << 3 | proto.BYTES:
-            # A field that comes twice is the two of them joined (protobuf).
-            partial = (partial or b"") + data[start:stop]
+            # A field that comes twice is the two of them joined (protobuf); once, for there may be thousands.
+            partial.append(data[start:stop])
         elif tag == _TEST << 3 | proto.BYTES:
             test = True
-    return None if partial is None else _decode_partial(partial), test
+    return _decode_partial(b"".join(partial)) if partial else None, test
 
 
 def _decode_partial(data: bytes) -> PartialRpc | None:

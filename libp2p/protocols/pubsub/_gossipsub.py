@@ -20,7 +20,7 @@ Source: libp2p/specs gossipsub v1.0 to v1.3.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..._util.bounded import ExpiringMap
 from ...abc import ProtocolId
@@ -65,6 +65,7 @@ from ._router import (
     Verdict,
 )
 from ._score import PeerScores
+from ._unwanted import Unwanted
 
 MESHSUB_10: ProtocolId = "/meshsub/1.0.0"
 MESHSUB_11: ProtocolId = "/meshsub/1.1.0"
@@ -84,16 +85,14 @@ class _Peer:
         version: of gossipsub, times ten; 0 for floodsub.
         ihave_messages: RPCs with IHAVEs since the heartbeat.
         asked: messages asked of it since the heartbeat.
-        idontwants: IDONTWANTs since the heartbeat.
-        unwanted: what it does not want, and until which heartbeat.
+        unwanted: what it does not want to be sent.
     """
 
     version: int
     outbound: bool
+    unwanted: Unwanted
     ihave_messages: int = 0
     asked: int = 0
-    idontwants: int = 0
-    unwanted: dict[MessageId, int] = field(default_factory=dict[MessageId, int])
 
 
 @dataclass(slots=True)
@@ -171,7 +170,7 @@ class Gossipsub(Router):
         version = _VERSIONS.get(protocol, 0)
         known = self._peers.get(peer)
         if known is None:
-            self._peers[peer] = _Peer(version, outbound)
+            self._peers[peer] = _Peer(version, outbound, Unwanted(self._config))
         else:
             known.version, known.outbound = version, outbound
         if version and peer not in self._direct:
@@ -423,7 +422,8 @@ class Gossipsub(Router):
             actions.append(Count("gossip_ignored"))
         for topic in dict.fromkeys(control.graft):
             actions += self._take_graft(peer, topic, now)
-        for prune in control.prune:
+        # Once for each topic: the records of peers in there cost a signature each.
+        for prune in {prune.topic: prune for prune in control.prune}.values():
             actions += self._take_prune(peer, prune, score, now)
         if control.idontwant:
             actions += self._take_idontwant(peer, known, control.idontwant)
@@ -498,26 +498,8 @@ class Gossipsub(Router):
         return [Connect(other.peer, other.record) for other in prune.peers if other.peer not in self._peers]
 
     def _take_idontwant(self, peer: PeerId, known: _Peer, entries: Iterable[Sequence[MessageId]]) -> list[Action]:
-        config = self._config
-        until = self._beat + config.idontwant_beats
-        ids: list[MessageId] = []
-        left_out = 0
-        for entry in entries:
-            known.idontwants += 1
-            if known.idontwants > config.idontwant_messages:
-                left_out += 1
-                continue
-            left_out += len(entry) > config.idontwant_ids
-            for message_id in entry[: config.idontwant_ids]:
-                ids.append(message_id)
-                # Put at the end, so that what ends first is first.
-                known.unwanted.pop(message_id, None)
-                known.unwanted[message_id] = until
-        # What is kept is what one heartbeat may bring.
-        room = config.idontwant_messages * config.idontwant_ids
-        for message_id in list(known.unwanted)[: max(0, len(known.unwanted) - room)]:
-            del known.unwanted[message_id]
-        actions: list[Action] = [Unqueue(peer, tuple(ids))] if ids else []
+        ids, left_out = known.unwanted.take(entries, self._beat)
+        actions: list[Action] = [Unqueue(peer, ids)] if ids else []
         return [*actions, Count("idontwant_left_out", left_out)] if left_out else actions
 
     # --- the mesh
@@ -611,11 +593,8 @@ class Gossipsub(Router):
         self._backoff.expire(now - self._config.backoff_slack)
         self._fanout.expire(now)
         for known in self._peers.values():
-            known.ihave_messages = known.asked = known.idontwants = 0
-            for message_id, until in tuple(known.unwanted.items()):
-                if until > self._beat:
-                    break
-                del known.unwanted[message_id]
+            known.ihave_messages = known.asked = 0
+            known.unwanted.expire(self._beat)
 
     def _mend(self, topic: str, scores: Mapping[PeerId, float], out: Outgoing, now: float) -> list[Action]:
         """Take out who is bad or too many, and in who is missing."""
@@ -687,13 +666,19 @@ class Gossipsub(Router):
             targets = gossip_targets(candidates, at_least=config.degree_lazy, share=config.gossip_factor, rng=self._rng)
             partners = [peer for peer in targets if self._partials.takes(peer, topic)]
             actions += self._partials.gossip(topic, partners)
+            entries: list[bytes] = []
             for peer in targets:
                 if peer in partners:
                     continue
                 # Each gets others when there are too many, so that together they know all.
-                told = ids if len(ids) <= config.ihave_ids else sample(ids, config.ihave_ids, self._rng)
-                for batch in split_ids(told):
-                    sent[peer] = sent.get(peer, 0) + 1
-                    if sent[peer] <= _MAX_IHAVES:
-                        out.add(peer, encode_ihave(topic, batch))
+                if not entries or len(ids) > config.ihave_ids:
+                    entries = [encode_ihave(topic, batch) for batch in split_ids(self._told(ids))]
+                fit = entries[: max(0, _MAX_IHAVES - sent.get(peer, 0))]
+                sent[peer] = sent.get(peer, 0) + len(fit)
+                for entry in fit:
+                    out.add(peer, entry)
         return actions
+
+    def _told(self, ids: Sequence[MessageId]) -> Sequence[MessageId]:
+        """As many of ``ids`` as one peer is told."""
+        return ids if len(ids) <= self._config.ihave_ids else sample(ids, self._config.ihave_ids, self._rng)

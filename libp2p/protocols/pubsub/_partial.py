@@ -39,7 +39,10 @@ class Parts:
 
 
 class PartialMessage(Protocol):
-    """A message in parts, as this host has it: the application's object. Asked often; must be quick."""
+    """A message in parts, as this host has it: the application's object. Asked often; must be quick.
+
+    When its methods fail otherwise than said here, peers get nothing and the host logs a bug.
+    """
 
     @property
     def group(self) -> bytes:

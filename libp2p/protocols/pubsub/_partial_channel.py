@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from trio.abc import ReceiveChannel
 
 from ..._util.bounded import BoundedReceiver
+from ...errors import DecodeError
 from ...peer_id import PeerId
-from ._partial import PartialMessage
+from ._partial import PartialMessage, Parts
 from ._router import Verdict
 
 MAX_UPDATES = 64
@@ -33,6 +36,46 @@ class PartialUpdate:
     metadata: bytes = field(repr=False)
 
 
+def crowding(waiting: Sequence[PartialUpdate]) -> int:
+    """Which of ``waiting`` to lose: the oldest of the peer that has most of them, so that no peer shuts out others."""
+    peers = [update.peer for update in waiting]
+    (most, _), *_ = Counter(peers).most_common(1)
+    return peers.index(most)
+
+
+class Contained:
+    """A message in parts whose code may fail at what peers say: it then has nothing for them, and the host logs a bug.
+
+    Args:
+        message: the application's object.
+        contain: the host's.
+    """
+
+    def __init__(self, message: PartialMessage, contain: Callable[[str], AbstractContextManager[None]]) -> None:
+        self.group = message.group
+        self._message = message
+        self._contain = contain
+
+    def metadata(self) -> bytes:
+        """See :class:`PartialMessage`."""
+        metadata = b""
+        with self._contain("metadata of a message in parts"):
+            metadata = self._message.metadata()
+        return metadata
+
+    def parts_for(self, metadata: bytes | None) -> Parts | None:
+        """See :class:`PartialMessage`."""
+        parts: Parts | DecodeError | None = None
+        with self._contain("a message in parts"):
+            try:
+                parts = self._message.parts_for(metadata)
+            except DecodeError as exc:
+                parts = exc  # for the router: the peer is to blame
+        if isinstance(parts, DecodeError):
+            raise parts
+        return parts
+
+
 class PartialMessages(ReceiveChannel[PartialUpdate]):
     """The messages in parts of a topic: updates of peers come out, what this host has goes in.
 
@@ -54,7 +97,7 @@ class PartialMessages(ReceiveChannel[PartialUpdate]):
 
     @property
     def lost(self) -> int:
-        """How many updates were dropped, the oldest first, because they were not received in time."""
+        """How many updates were dropped, first those of who sent most, because they were not received in time."""
         return self._updates.lost
 
     def publish(self, message: PartialMessage) -> None:

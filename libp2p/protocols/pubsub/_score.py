@@ -26,6 +26,8 @@ from ._score_config import PeerScoreConfig, TopicScore
 class _InTopic:
     """What a peer did in one topic."""
 
+    params: TopicScore
+    """How that counts."""
     grafted: float | None = None
     """When it came into the mesh; None when it is not there."""
     is_due: bool = False
@@ -132,8 +134,8 @@ class PeerScores:
         if record is None:
             return 0.0
         total = 0.0
-        for topic, counters in record.topics.items():
-            total += _topic_score(self._counted(topic), counters, now)
+        for counters in record.topics.values():
+            total += _topic_score(counters, now)
         if config.topic_cap and total > config.topic_cap:
             total = config.topic_cap
         total += config.app_weight * config.app_score(peer)
@@ -169,11 +171,10 @@ class PeerScores:
         """``peer`` no longer is. What it owed is held against it."""
         record = self._records.get(peer)
         counters = None if record is None else record.topics.get(topic)
-        params = self._config.topic(topic)
-        if counters is None or params is None or counters.grafted is None:
+        if counters is None or counters.grafted is None:
             return
-        if _is_due(params, counters, now):
-            counters.failures += max(0.0, params.mesh_deliveries_threshold - counters.in_mesh) ** 2
+        if _is_due(counters, now):
+            counters.failures += max(0.0, counters.params.mesh_deliveries_threshold - counters.in_mesh) ** 2
         counters.grafted = None
         counters.is_due = False
 
@@ -247,19 +248,19 @@ class PeerScores:
         return delivery
 
     def _count_first(self, peer: PeerId, topic: str) -> None:
-        counters, params = self._counters(peer, topic), self._config.topic(topic)
-        if counters is None or params is None:
+        counters = self._counters(peer, topic)
+        if counters is None:
             return
-        counters.first = min(counters.first + 1, params.first_deliveries_cap)
+        counters.first = min(counters.first + 1, counters.params.first_deliveries_cap)
         if counters.grafted is not None:
-            counters.in_mesh = min(counters.in_mesh + 1, params.mesh_deliveries_cap)
+            counters.in_mesh = min(counters.in_mesh + 1, counters.params.mesh_deliveries_cap)
 
     def _count_mesh(self, peer: PeerId, topic: str, late: float) -> None:
         """P3, for a copy that came ``late`` seconds after the message was validated."""
-        counters, params = self._counters(peer, topic), self._config.topic(topic)
-        if counters is None or params is None or counters.grafted is None or late > params.mesh_deliveries_window:
+        counters = self._counters(peer, topic)
+        if counters is None or counters.grafted is None or late > counters.params.mesh_deliveries_window:
             return
-        counters.in_mesh = min(counters.in_mesh + 1, params.mesh_deliveries_cap)
+        counters.in_mesh = min(counters.in_mesh + 1, counters.params.mesh_deliveries_cap)
 
     def _count_invalid(self, peer: PeerId, topic: str) -> None:
         counters = self._counters(peer, topic)
@@ -269,18 +270,12 @@ class PeerScores:
     def _counters(self, peer: PeerId, topic: str) -> _InTopic | None:
         """The counters of ``peer`` in ``topic``. None when the peer or the topic does not count."""
         record = self._records.get(peer)
-        if record is None or self._config.topic(topic) is None:
+        if record is None:
             return None
         counters = record.topics.get(topic)
-        if counters is None:
-            counters = record.topics[topic] = _InTopic()
+        if counters is None and (params := self._config.topic(topic)) is not None:
+            counters = record.topics[topic] = _InTopic(params)
         return counters
-
-    def _counted(self, topic: str) -> TopicScore:
-        """The parameters of a topic that there are counters for."""
-        params = self._config.topic(topic)
-        assert params is not None, "counters exist only for topics that count"
-        return params
 
     # --- time
 
@@ -306,12 +301,12 @@ class PeerScores:
         zero = config.decay_to_zero
         record.misdeeds = _decayed(record.misdeeds, config.behaviour_decay, zero)
         for topic, counters in tuple(record.topics.items()):
-            params = self._counted(topic)
+            params = counters.params
             counters.first = _decayed(counters.first, params.first_deliveries_decay, zero)
             counters.in_mesh = _decayed(counters.in_mesh, params.mesh_deliveries_decay, zero)
             counters.failures = _decayed(counters.failures, params.mesh_failure_decay, zero)
             counters.invalid = _decayed(counters.invalid, params.invalid_messages_decay, zero)
-            counters.is_due = _is_due(params, counters, now)
+            counters.is_due = _is_due(counters, now)
             if counters.grafted is None and not (counters.first or counters.failures or counters.invalid):
                 del record.topics[topic]
 
@@ -321,13 +316,14 @@ def _decayed(value: float, factor: float, zero: float) -> float:
     return value if value >= zero else 0.0
 
 
-def _is_due(params: TopicScore, counters: _InTopic, now: float) -> bool:
-    if counters.grafted is None or not params.mesh_deliveries_weight:
+def _is_due(counters: _InTopic, now: float) -> bool:
+    if counters.grafted is None or not counters.params.mesh_deliveries_weight:
         return False
-    return counters.is_due or now - counters.grafted > params.mesh_deliveries_activation
+    return counters.is_due or now - counters.grafted > counters.params.mesh_deliveries_activation
 
 
-def _topic_score(params: TopicScore, counters: _InTopic, now: float) -> float:
+def _topic_score(counters: _InTopic, now: float) -> float:
+    params = counters.params
     total = params.first_deliveries_weight * counters.first
     if counters.grafted is not None:
         quanta = (now - counters.grafted) // params.time_in_mesh_quantum

@@ -47,7 +47,7 @@ from ._link import Link, keep_writing, usable_connection
 from ._measured import measure_counts, measure_state
 from ._outbox import Outbox
 from ._partial import PartialMessage
-from ._partial_channel import MAX_UPDATES, PartialMessages, PartialUpdate
+from ._partial_channel import MAX_UPDATES, Contained, PartialMessages, PartialUpdate, crowding
 from ._router import (
     Action,
     Authenticate,
@@ -222,7 +222,7 @@ class Pubsub(Service):
         Raises:
             ValueError: the topic is empty, open already, or the router is not gossipsub.
         """
-        self._running()
+        host, _ = self._running()
         router = self._router
         if not topic or topic in self._partials or not isinstance(router, Gossipsub):
             raise ValueError("messages in parts need gossipsub, and a topic in which they are not open already")
@@ -236,7 +236,8 @@ class Pubsub(Service):
 
         def publish(message: PartialMessage) -> None:
             check()
-            self._perform(router.publish_partial(topic, message, trio.current_time()))
+            contained = Contained(message, host.contain)
+            self._perform(router.publish_partial(topic, contained, trio.current_time()))
 
         def judge(update: PartialUpdate, verdict: Verdict) -> None:
             check()
@@ -675,7 +676,8 @@ class Pubsub(Service):
     def _deliver_partial(self, action: DeliverPartial) -> None:
         sender = self._partials.get(action.rpc.topic)
         if sender is not None:
-            sender.send_nowait(PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata))
+            update = PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata)
+            sender.send_nowait(update, victim=crowding)
 
     def _publish_event(self, event: TopicPeerJoined | TopicPeerLeft) -> None:
         if self._host is not None:

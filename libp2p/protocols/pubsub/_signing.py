@@ -91,7 +91,8 @@ class Signer:
             said = (message.author, message.seqno, message.signature, message.key)
             return None if said == (None, None, None, None) else Fault.UNEXPECTED_SIGNATURE
         if message.signature is None and self._policy is not SignaturePolicy.STRICT_SIGN:
-            return None
+            # The number is part of the id, and that is remembered.
+            return Fault.BAD_SEQNO if len(message.seqno or b"") > SEQNO_LENGTH else None
         if not message.signature:
             return Fault.MISSING_SIGNATURE
         if message.author is None:

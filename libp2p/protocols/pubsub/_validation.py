@@ -17,13 +17,13 @@ import trio
 from ..._util.bounded import LruMap
 from ...abc import Host
 from ...peer_id import PeerId
-from ._codec import Message, MessageId
+from ._codec import MAX_ID_SIZE, Message, MessageId
 from ._router import Verdict
 
 Validator: TypeAlias = Callable[[Message], "Verdict | Awaitable[Verdict]"]
 """Says what to think of a message: a function, or an async function."""
 MessageIdFunction: TypeAlias = Callable[[Message], MessageId]
-"""Computes what tells a message apart. Called with the default id in ``message.id``."""
+"""Computes what tells a message apart, in at most 256 bytes. Called with the default id in ``message.id``."""
 
 TIMEOUT = 1.0
 """Seconds an asynchronous validator has (case G10)."""
@@ -114,7 +114,10 @@ class Application:
             return message
         identified: Message | None = None
         with host.contain("message id function for a message from", message.received_from):
-            identified = replace(message, id=bytes(function(message)))
+            message_id = bytes(function(message))
+            if len(message_id) > MAX_ID_SIZE:
+                raise ValueError(f"a message id of {len(message_id)} bytes is above the limit of {MAX_ID_SIZE}")
+            identified = replace(message, id=message_id)
         return identified
 
 

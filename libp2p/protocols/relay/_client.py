@@ -12,7 +12,7 @@ Source: libp2p/specs relay/circuit-v2; the times are go's (``p2p/host/autorelay`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -20,10 +20,21 @@ from multiaddr import Multiaddr
 from trio.lowlevel import ParkingLot
 
 from ..._util.bounded import LruMap
-from ...abc import Connection, Host, ProtocolId, RawConnection, Service, Stream, StreamHandler, Target, Transport
+from ...abc import (
+    Connection,
+    Discovery,
+    Host,
+    ProtocolId,
+    RawConnection,
+    Service,
+    Stream,
+    StreamHandler,
+    Target,
+    Transport,
+)
 from ...addressing import is_relay, parse, split_peer
 from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
-from ...events import ListenAddrsChanged, PeerDisconnected, PeerIdentified
+from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -41,8 +52,11 @@ from ._codec import (
 )
 from ._errors import CircuitRefused, ReservationRefused
 from ._exchange import receive_message, send_message
-from ._hop import HOP, REQUEST_TIMEOUT, STOP
+from ._hop import HOP, RELAYS, REQUEST_TIMEOUT, STOP
 from ._transport import LOCAL_ADDR, Circuit, CircuitListener, CircuitStream, circuit_addr, seen_through
+from ._v1 import RELAY_V1, Kind, MessageV1, StatusV1
+from ._v1_asking import ask as ask_v1
+from ._v1_asking import hop as hop_v1
 
 RESERVE_TIMEOUT = 30.0
 """Seconds for a reservation, once the relay is connected (ours; go: 60)."""
@@ -50,6 +64,20 @@ RENEWAL_MARGIN = 120.0
 """Seconds before its end that a long reservation is renewed (go ``rsvpExpirationSlack``); a short one at half time."""
 MAX_RESERVATION = 7 * 24 * 3600.0
 """Seconds; a relay that promises more than a week is not believed (case R2)."""
+MIN_RESERVATION = 60.0
+"""Seconds (ours): a relay that promises less would have us renew, and tell all peers what changed, all the time."""
+MAX_ANNOUNCED = 8
+"""Addresses of a relay under which this host announces itself (ours): more would leave no room for its other ones."""
+MAX_ANNOUNCED_LENGTH = 512
+"""Bytes of each, before our own id is put behind it (ours): above 1 KiB nobody could read it, this host included."""
+MAX_FOUND = 64
+"""Relays remembered of those that were found by looking for them (ours); the oldest make room."""
+LOOK_DELAY = 1.0
+"""Seconds before the first look, for those that are known already (ours)."""
+LOOK = 20.0
+"""Seconds that one look for relays takes at most (ours)."""
+LIFE_V1 = 3600.0
+"""Seconds after which a relay of version 1, which grants nothing, is asked again whether it is one."""
 PROTECTION = "relay-in-use"
 """The tag under which relays in use are protected from trimming."""
 _LAST_MOMENT = 1.0
@@ -110,29 +138,26 @@ async def reserve(host: Host, relay: Target, *, clock: Callable[[], float] = tim
         DialError, NegotiationError, LimitExceeded: no stream could be opened.
         StreamReset, ConnectionClosed: the stream ended before the answer was complete.
     """
-    peer = (await host.connect(relay)).peer
-    connection = _direct(host, peer)
+    return await _reserve(host, (await host.connect(relay)).peer, (HOP,), clock)
+
+
+async def _reserve(
+    host: Host, relay: PeerId, protocols: Sequence[ProtocolId], clock: Callable[[], float]
+) -> Reservation:
+    connection = _direct(host, relay)
     if connection is None:
-        raise ReservationRefused(peer, "it is connected through another relay")
+        raise ReservationRefused(relay, "it is connected through another relay")
     try:
         with trio.fail_after(RESERVE_TIMEOUT):
-            answer = await _ask(connection, HopMessage(type=HopType.RESERVE))
+            async with await connection.open_stream(*protocols) as stream:
+                if stream.protocol == RELAY_V1:
+                    return _willing(connection, await ask_v1(stream, MessageV1(kind=Kind.CAN_HOP)))
+                return _checked(host, connection, await _ask(stream, HopMessage(type=HopType.RESERVE)), clock())
     except trio.TooSlowError as exc:
-        raise ReservationRefused(peer, f"no answer within {RESERVE_TIMEOUT:g} s") from exc
-    await answer.stream.aclose()
-    return _checked(host, connection, answer.message, clock())
+        raise ReservationRefused(relay, f"no answer within {RESERVE_TIMEOUT:g} s") from exc
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a relay said, and the stream it said it on."""
-
-    message: HopMessage
-    stream: Stream
-
-
-async def _ask(connection: Connection, request: HopMessage) -> _Answer:
-    stream = await connection.open_stream(HOP)
+async def _ask(stream: Stream, request: HopMessage) -> HopMessage:
     try:
         await send_message(stream, encode_hop(request))
         message = decode_hop(await receive_message(stream))
@@ -144,7 +169,17 @@ async def _ask(connection: Connection, request: HopMessage) -> _Answer:
     except BaseException:
         stream.reset()
         raise
-    return _Answer(message, stream)
+    return message
+
+
+def _willing(connection: Connection, status: int | None) -> Reservation:
+    """What it is worth that a relay of version 1 carries circuits."""
+    if status != StatusV1.SUCCESS:
+        raise ReservationRefused(connection.peer, f"it answered {status_name(status)}", status=status)
+    expires = trio.current_time() + LIFE_V1
+    return Reservation(
+        relay=connection.peer, addrs=(seen_through(connection),), expires=expires, limit=None, voucher=None
+    )
 
 
 def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float) -> Reservation:
@@ -154,7 +189,7 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
         raise ReservationRefused(relay, f"it answered {status_name(answer.status)}", status=answer.status)
     if granted is None:
         raise RemoteProtocolError("a relay granted a reservation and did not say which")
-    if not wall < granted.expire <= wall + MAX_RESERVATION:
+    if not wall + MIN_RESERVATION <= granted.expire <= wall + MAX_RESERVATION:
         raise ReservationRefused(relay, f"it would end {granted.expire - wall:.0f} s from now")
     if granted.voucher is not None:
         try:
@@ -164,10 +199,14 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
         if (voucher.relay, voucher.peer) != (relay, host.local_peer):
             raise RemoteProtocolError("a relay gave the voucher of somebody else's reservation")
     ways = [addr for addr in granted.addrs if not is_relay(addr) and split_peer(addr)[1] in (None, relay)]
+    # A relay that knows no public address of its own (go) is at least where we have found it.
+    addrs = [circuit_addr(relay, way) for way in ways] or [seen_through(connection)]
+    addrs = [addr for addr in addrs if len(addr.to_bytes()) <= MAX_ANNOUNCED_LENGTH][:MAX_ANNOUNCED]
+    if not addrs:
+        raise ReservationRefused(relay, "its addresses are too long to be announced")
     return Reservation(
         relay=relay,
-        # A relay that knows no public address of its own (go) is at least where we have found it.
-        addrs=tuple(circuit_addr(relay, way) for way in ways) or (seen_through(connection),),
+        addrs=tuple(addrs),
         expires=trio.current_time() + granted.expire - wall,
         limit=answer.limit,
         voucher=granted.voucher,
@@ -188,6 +227,8 @@ class RelayClient(Service):
     Args:
         relays: who to ask first for what listens on a bare ``/p2p-circuit``: addresses that end in ``/p2p/<relay>``,
             and peers whose addresses are known. After them come connected peers that serve as relays.
+        discovery: where others are looked for, under :data:`RELAYS`, while these are too few; a service of the same
+            host that comes before this one.
         config: how many, and when to try again.
         clock: wall clock in seconds since 1970, to read the end of reservations by.
 
@@ -200,12 +241,16 @@ class RelayClient(Service):
         self,
         relays: Iterable[Target] = (),
         *,
+        discovery: Discovery | None = None,
         config: RelayClientConfig | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._given = [_parsed(relay) for relay in relays]
+        self._discovery = discovery
+        self._found: LruMap[PeerId, None] = LruMap(MAX_FOUND)
         self._config = config or RelayClientConfig()
         self._clock = clock
+        self._protocols: tuple[ProtocolId, ...] = (HOP,)
         self._transport = Circuit(self)
         self._listeners: list[CircuitListener] = []
         self._lost: dict[trio.Event, PeerId] = {}
@@ -224,6 +269,13 @@ class RelayClient(Service):
         """Stop."""
         return {STOP: self._stop}
 
+    def speak(self, *others: ProtocolId) -> None:
+        """Also use relays that speak one of ``others`` and not version 2. See :class:`RelayV1`."""
+        self._protocols = (HOP, *others)
+
+    def _is_relay(self, protocols: Collection[ProtocolId]) -> bool:
+        return any(protocol in protocols for protocol in self._protocols)
+
     @property
     def reservations(self) -> Mapping[PeerId, Reservation]:
         """The reservations that are held, by relay."""
@@ -233,19 +285,23 @@ class RelayClient(Service):
         """Keep reservations, until cancelled."""
         self._host = host
         try:
-            with host.subscribe(PeerDisconnected, PeerIdentified) as events:
+            with host.subscribe(ConnectionEnded, PeerIdentified) as events:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     task_status.started()
                     async for event in events:
-                        if isinstance(event, PeerDisconnected):
-                            for lost, relay in self._lost.items():
-                                if relay == event.peer:
-                                    lost.set()
-                        elif isinstance(event, PeerIdentified) and HOP in event.protocols:
+                        if isinstance(event, ConnectionEnded):
+                            self._ended(host, event.peer)
+                        elif isinstance(event, PeerIdentified) and self._is_relay(event.protocols):
                             self._news.unpark_all()
         finally:
             self._host = self._nursery = None
+
+    def _ended(self, host: Host, peer: PeerId) -> None:
+        if _direct(host, peer) is None:
+            for lost, relay in self._lost.items():
+                if relay == peer:
+                    lost.set()
 
     # --- dialling
 
@@ -260,13 +316,18 @@ class RelayClient(Service):
             connection = _direct(host, relay)
             if connection is None:
                 raise ConnectionClosed("a relay cannot be reached through another relay")
-            answer = await _ask(connection, HopMessage(type=HopType.CONNECT, peer=peer))
+            stream = await connection.open_stream(*self._protocols)
+            if stream.protocol == RELAY_V1:
+                status, limit = await ask_v1(stream, hop_v1(host.local_peer, peer)), None
+            else:
+                answer = await _ask(stream, HopMessage(type=HopType.CONNECT, peer=peer))
+                status, limit = answer.status, answer.limit
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc
-        if answer.message.status != Status.OK:
-            answer.stream.reset()
-            raise CircuitRefused(addr, answer.message.status)
-        return _circuit(answer.stream, answer.message.limit, connection)
+        if status != Status.OK:  # the same number in both versions
+            stream.reset()
+            raise CircuitRefused(addr, status)
+        return _circuit(stream, limit, connection)
 
     # --- being dialled
 
@@ -280,15 +341,23 @@ class RelayClient(Service):
             return await _answer_stop(stream, Status.UNEXPECTED_MESSAGE)
         if request.peer is None:
             return await _answer_stop(stream, Status.MALFORMED_MESSAGE)
-        connection = stream.connection
-        listener = next((found for found in self._listeners if connection.peer in found.reservations), None)
-        if listener is None or is_relay(connection.remote_addr):
+        listener = self.listener_behind(stream.connection)
+        if listener is None:
             return await _answer_stop(stream, Status.PERMISSION_DENIED)
         await _answer_stop(stream, Status.OK)
-        raw = _circuit(stream, request.limit, connection)
+        await self.accept(listener, stream, request.limit)
+
+    def listener_behind(self, connection: Connection) -> CircuitListener | None:
+        """Who accepts circuits from the relay at the other end of ``connection``; None when nobody asked it for any."""
+        if is_relay(connection.remote_addr):
+            return None
+        return next((found for found in self._listeners if connection.peer in found.reservations), None)
+
+    async def accept(self, listener: CircuitListener, stream: Stream, limit: CircuitLimit | None) -> None:
+        """Hand a circuit to ``listener``, and wait for its end: the stream is that of the calling handler."""
+        raw = _circuit(stream, limit, stream.connection)
         if not listener.offer(raw):
             return stream.reset()
-        # The stream is this handler's, and ends with it.
         await raw.stream.ended.wait()
 
     # --- listening
@@ -343,6 +412,8 @@ class RelayClient(Service):
 
         with scope:
             async with trio.open_nursery() as nursery:
+                if self._discovery is not None:
+                    nursery.start_soon(self._look, host, listener, self._discovery)
                 while True:
                     again = float("inf")
                     for way in self._candidates(host):
@@ -355,13 +426,33 @@ class RelayClient(Service):
                     with trio.CancelScope(deadline=again):
                         await self._news.park()
 
+    async def _look(self, host: Host, listener: CircuitListener, discovery: Discovery) -> None:
+        """Look for relays whenever too few are held, less and less often while that does not help."""
+        pause = self._config.retry
+        await trio.sleep(LOOK_DELAY)
+        while True:
+            if len(listener.reservations) < self._config.wanted:
+                with host.contain("looking for", "relays"), trio.move_on_after(LOOK):
+                    async with discovery.find_peers(RELAYS) as found:
+                        async for peer in found:
+                            self._found[peer] = None
+                            self._news.unpark_all()
+                pause = min(pause * 2, self._config.max_retry)
+            else:
+                pause = self._config.retry
+            await trio.sleep(pause)
+
     def _candidates(self, host: Host) -> list[_Way]:
         """Who may serve as a relay, best first."""
         found = {relay: at for relay, at in self._given if relay != host.local_peer}
         for conn in host.connections():
-            if HOP in host.peerstore.protocols(conn.peer) and not is_relay(conn.remote_addr):
+            if self._is_relay(host.peerstore.protocols(conn.peer)) and not is_relay(conn.remote_addr):
                 found.setdefault(conn.peer, None)
-        return list(found.items())
+        for peer in self._found:
+            if peer != host.local_peer:
+                found.setdefault(peer, None)
+        # More could not be remembered when they fail, and would be asked again and again.
+        return list(found.items())[:_REMEMBERED_FAILURES]
 
     async def _use(self, host: Host, listener: CircuitListener, way: _Way, held: Reservation | None) -> None:
         """Hold a reservation for ``listener`` until it is lost, or cannot be had. Remembers when to try again."""
@@ -379,7 +470,7 @@ class RelayClient(Service):
 
     async def _reserve(self, host: Host, relay: PeerId, at: Multiaddr | None) -> Reservation:
         await host.connect(relay, () if at is None else (at,))
-        return await reserve(host, relay, clock=self._clock)
+        return await _reserve(host, relay, self._protocols, self._clock)
 
     async def _hold(self, host: Host, listener: CircuitListener, held: Reservation) -> None:
         """Announce a reservation, and renew it, until it is lost."""
@@ -410,7 +501,7 @@ class RelayClient(Service):
                 return None
             try:
                 with trio.CancelScope(deadline=held.expires):
-                    return await reserve(host, held.relay, clock=self._clock)
+                    return await self._reserve(host, held.relay, None)
             except _LOST:
                 continue  # there is time to try again, in half of what is left
         return None

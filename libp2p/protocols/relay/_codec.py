@@ -24,6 +24,7 @@ from ...errors import DecodeError
 from ...pb import relay_pb2 as pb
 from ...peer_id import PeerId
 from ...records.envelope import Envelope
+from ._v1 import StatusV1
 
 MAX_MESSAGE = 4096
 """Longest message sent or read, in bytes (go ``maxMessageSize``, js, rust)."""
@@ -164,21 +165,14 @@ class Voucher:
 
 def encode_hop(message: HopMessage) -> bytes:
     """Return the serialized ``message``."""
-    out = pb.HopMessage(type=message.type)
-    if message.peer is not None:
-        out.peer.id = bytes(message.peer)
+    out = pb.HopMessage()
     if message.reservation is not None:
         granted = message.reservation
         out.reservation.expire = granted.expire
         out.reservation.addrs.extend(addr.to_bytes() for addr in granted.addrs[:MAX_ADDRS])
         if granted.voucher is not None:
             out.reservation.voucher = granted.voucher
-    if message.limit is not None:
-        out.limit.CopyFrom(_limit_to_wire(message.limit))
-    if message.status is not None:
-        out.status = message.status
-    encoded: bytes = out.SerializeToString()
-    return encoded
+    return _encode(out, message)
 
 
 def decode_hop(data: bytes) -> HopMessage:
@@ -199,15 +193,7 @@ def decode_hop(data: bytes) -> HopMessage:
 
 def encode_stop(message: StopMessage) -> bytes:
     """Return the serialized ``message``."""
-    out = pb.StopMessage(type=message.type)
-    if message.peer is not None:
-        out.peer.id = bytes(message.peer)
-    if message.limit is not None:
-        out.limit.CopyFrom(_limit_to_wire(message.limit))
-    if message.status is not None:
-        out.status = message.status
-    encoded: bytes = out.SerializeToString()
-    return encoded
+    return _encode(pb.StopMessage(), message)
 
 
 def decode_stop(data: bytes) -> StopMessage:
@@ -226,11 +212,9 @@ def decode_stop(data: bytes) -> StopMessage:
 
 
 def status_name(status: int | None) -> str:
-    """What a peer answered, for people."""
-    try:
-        return Status(status).name if status is not None else "without a status"
-    except ValueError:
-        return f"status {status}"
+    """What a relay answered, of either version, for people."""
+    names = {known.value: known.name for known in (*StatusV1, *Status)}
+    return "without a status" if status is None else names.get(status, f"status {status}")
 
 
 KindT = TypeVar("KindT", bound=enum.IntEnum)
@@ -249,6 +233,19 @@ def _parsed(message: MessageT, data: bytes) -> MessageT:
     except ProtobufError as exc:
         raise DecodeError("not a relay message") from exc
     return message
+
+
+def _encode(out: pb.HopMessage | pb.StopMessage, message: HopMessage | StopMessage) -> bytes:
+    """Put in what both kinds of messages have."""
+    out.type = message.type
+    if message.peer is not None:
+        out.peer.id = bytes(message.peer)
+    if message.limit is not None:
+        out.limit.CopyFrom(_limit_to_wire(message.limit))
+    if message.status is not None:
+        out.status = message.status
+    encoded: bytes = out.SerializeToString()
+    return encoded
 
 
 def _peer(message: pb.Peer) -> PeerId:

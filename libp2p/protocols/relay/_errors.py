@@ -32,7 +32,8 @@ class CircuitRefused(TransportError):
     """A relay would not connect us.
 
     Attributes:
-        status: its answer, one of :class:`~libp2p.protocols.relay.Status`, or a number that is not known here.
+        status: its answer, one of :class:`~libp2p.protocols.relay.Status`, or a number that is not known here; of a
+            relay that speaks version 1 alone, one of :class:`~libp2p.protocols.relay.StatusV1`.
     """
 
     def __init__(self, addr: Multiaddr, status: int | None) -> None:

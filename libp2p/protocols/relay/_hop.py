@@ -14,14 +14,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 
 import trio
 from multiaddr import Multiaddr
 
-from ...abc import Connection, Host, ProtocolId, Service, Stream, StreamHandler
+from ...abc import Connection, Discovery, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, is_relay, scope, with_peer
 from ...errors import DecodeError, Libp2pError, RemoteProtocolError
-from ...events import PeerDisconnected
+from ...events import ConnectionEnded
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -47,6 +48,12 @@ REQUEST_TIMEOUT = 15.0
 """Seconds that a peer has for its request (case R1; go gives it 60)."""
 STOP_TIMEOUT = 30.0
 """Seconds that a destination has to accept a circuit (go)."""
+MAX_OWN_ADDRS = 2048
+"""Bytes of all the addresses in a grant, so that it is read together with the voucher (ours)."""
+RELAYS = "/libp2p/relay"
+"""The name under which relays are found (js)."""
+ADVERTISE_RETRY = 60.0
+"""Seconds after which a relay whose discovery failed turns to it again (ours)."""
 PROTECTION = "relay-reservation"
 """The tag under which peers with a reservation are protected from trimming."""
 
@@ -65,10 +72,18 @@ class RelayServer(Service):
 
     Args:
         limits: what it gives away; the defaults are go's.
+        discovery: where others find it under :data:`RELAYS`; a service of the same host that comes before this one.
         clock: wall clock in seconds since 1970, for the end of reservations as peers see it.
     """
 
-    def __init__(self, limits: RelayLimits | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        limits: RelayLimits | None = None,
+        *,
+        discovery: Discovery | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._discovery = discovery
         self.limits: RelayLimits = limits or RelayLimits()
         self._clock = clock
         self._reservations = Reservations(self.limits)
@@ -106,15 +121,24 @@ class RelayServer(Service):
         """End reservations when their time has come or their peers have gone, until cancelled."""
         self._host = host
         try:
-            with host.subscribe(PeerDisconnected) as events:
+            with host.subscribe(ConnectionEnded) as events:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._expire, host)
+                    if self._discovery is not None:
+                        nursery.start_soon(self._advertise, host, self._discovery)
                     task_status.started()
                     async for event in events:
-                        if not host.connections(event.peer):
+                        if not direct_connections(host, event.peer):
                             self._forget(host, event.peer)
         finally:
             self._host = None
+
+    async def _advertise(self, host: Host, discovery: Discovery) -> None:
+        while True:
+            with host.contain("advertising", "this relay"):
+                async with discovery.advertise(RELAYS):
+                    await trio.sleep_forever()
+            await trio.sleep(ADVERTISE_RETRY)
 
     async def _expire(self, host: Host) -> None:
         while True:
@@ -174,6 +198,8 @@ class RelayServer(Service):
     def _reserve(self, host: Host, connection: Connection) -> bytes:
         """Grant or renew a reservation; the answer."""
         peer, now = connection.peer, trio.current_time()
+        if connection not in host.connections(peer):
+            raise _Refused(Status.RESERVATION_REFUSED)  # it has gone already: nothing would end this reservation
         self._sweep(host)
         granted = self._reservations.reserve(peer, connection.remote_addr, now)
         if granted is None:
@@ -205,7 +231,7 @@ class RelayServer(Service):
             raise _Refused(Status.MALFORMED_MESSAGE)
         if destination == source:
             raise _Refused(Status.PERMISSION_DENIED)
-        direct = [conn for conn in host.connections(destination) if not is_relay(conn.remote_addr)]
+        direct = direct_connections(host, destination)
         if not direct or not self._reservations.holds(destination, trio.current_time()):
             raise _Refused(Status.NO_RESERVATION)
         token = self._circuits.reserve(source, destination)
@@ -242,6 +268,11 @@ class RelayServer(Service):
         return stream
 
 
+def direct_connections(host: Host, peer: PeerId) -> list[Connection]:
+    """The connections to ``peer`` that go through no relay, best first."""
+    return [conn for conn in host.connections(peer) if not is_relay(conn.remote_addr)]
+
+
 def _own_addrs(host: Host, connection: Connection) -> tuple[Multiaddr, ...]:
     """What to tell ``connection``'s peer about where this relay is: never nothing, which some (rust) refuse.
 
@@ -249,4 +280,6 @@ def _own_addrs(host: Host, connection: Connection) -> tuple[Multiaddr, ...]:
     """
     direct = [addr for addr in host.addrs if not is_relay(addr)]
     public = [addr for addr in direct if scope(addr) in (Scope.PUBLIC, Scope.NAME)]
-    return tuple(public or direct) or (with_peer(connection.local_addr, host.local_peer),)
+    found = public or direct or [with_peer(connection.local_addr, host.local_peer)]
+    lengths = accumulate(len(addr.to_bytes()) for addr in found)
+    return tuple(addr for addr, length in zip(found, lengths, strict=True) if length <= MAX_OWN_ADDRS)

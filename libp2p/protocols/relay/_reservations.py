@@ -41,6 +41,8 @@ class RelayLimits:
     """Circuits at a time (ours)."""
     circuits_per_peer: int = 16
     """Of one peer, whichever end it is (go)."""
+    circuits_per_pair: int = 4
+    """From one peer to another, so that nobody takes all the places of somebody else (ours)."""
     circuit_duration: int | None = 120
     """Seconds a circuit lives (go); None for as long as it likes."""
     circuit_data: int | None = 128 * 1024
@@ -53,6 +55,7 @@ class RelayLimits:
             self.reservations_per_network,
             self.circuits,
             self.circuits_per_peer,
+            self.circuits_per_pair,
             self.renewal_pause,
         )
         if min(counts) < 0 or self.reservation_ttl < 1:
@@ -175,6 +178,7 @@ class Circuits:
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
         self._by_peer: Counter[PeerId] = Counter()
+        self._by_pair: Counter[tuple[PeerId, PeerId]] = Counter()
         self._total = 0
 
     def __len__(self) -> int:
@@ -187,16 +191,23 @@ class Circuits:
 
     def reserve(self, source: PeerId, destination: PeerId) -> CircuitToken | None:
         """A place for a circuit, which has to be entered; None when there is none."""
-        most = max(self._by_peer[source], self._by_peer[destination])
+        ends = (source, destination)
+        most = max(self._by_peer[peer] for peer in ends)
         if self._total >= self._limits.circuits or most >= self._limits.circuits_per_peer:
             return None
+        if self._by_pair[ends] >= self._limits.circuits_per_pair:
+            return None
         self._total += 1
-        self._by_peer.update((source, destination))
-        return CircuitToken(self, (source, destination))
+        self._by_peer.update(ends)
+        self._by_pair[ends] += 1
+        return CircuitToken(self, ends)
 
     def _release(self, ends: tuple[PeerId, PeerId]) -> None:
         self._total -= 1
         self._by_peer.subtract(ends)
+        self._by_pair[ends] -= 1
+        if not self._by_pair[ends]:
+            del self._by_pair[ends]
         for peer in ends:
             if not self._by_peer[peer]:
                 del self._by_peer[peer]

@@ -14,7 +14,7 @@ from multiaddr import Multiaddr
 from ..._util.nursery import Block, open_unwrapping_nursery
 from ...abc import Host, Service, Target
 from ...addressing import Scope, scope, split_peer
-from ...errors import DecodeError, Libp2pError, RemoteProtocolError, ServiceError, StreamReset
+from ...errors import DecodeError, Libp2pError, RemoteProtocolError, ServiceError, ServiceTimeout, StreamReset
 from ...events import ListenAddrsChanged, PeerDiscovered
 from ...peer_id import PeerId
 from ...records.peer_record import MAX_ADDRS, OBSOLETE, STANDARD, PeerRecord, RecordForm
@@ -59,21 +59,10 @@ class RendezvousRefused(ServiceError):
         )
 
 
-class RendezvousTimeout(ServiceError, trio.TooSlowError):
-    """No answer of a rendezvous point in time.
+class RendezvousTimeout(ServiceTimeout):
+    """No answer of a rendezvous point in time."""
 
-    Attributes:
-        point: who was asked.
-        seconds: how long it had.
-    """
-
-    def __init__(self, point: Target, seconds: float) -> None:
-        super().__init__(point, seconds)
-        self.point = point
-        self.seconds = seconds
-
-    def __str__(self) -> str:
-        return f"no answer from the rendezvous point {self.point} within {self.seconds:g} s"
+    what = "answer of a rendezvous point"
 
 
 class NothingToRegister(ServiceError):

@@ -9,6 +9,7 @@ import trio
 from trio.abc import HalfCloseableStream
 
 from ..._util.conflict import ConflictGuard
+from ..._util.eager import send_directly
 from ...abc import Buffer, DirectStream
 from ._pipe import Pipe
 
@@ -94,13 +95,7 @@ class MemoryStream(DirectStream, HalfCloseableStream):
         with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
-            with memoryview(data) as view:
-                sent = 0
-                while sent < len(view):
-                    try:
-                        sent += self.send_nowait(view[sent:])
-                    except trio.WouldBlock:
-                        await self.wait_writable()
+            await send_directly(self, data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As in Trio."""

@@ -81,6 +81,14 @@ class Quic(Transport):
         """
         return await (await self._load(addr)).dial(addr, peer=peer)
 
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> SecureMuxedConnection:
+        """Open a way for what comes from ``addr``, until cancelled; the connection arrives at the listener.
+
+        Raises:
+            TransportError: no listening socket can reach it.
+        """
+        return await (await self._load(addr)).punch(addr, peer=peer)
+
     async def listen(self, addr: Multiaddr) -> Listener:
         """Listen on ``addr``.
 
@@ -99,16 +107,10 @@ class Quic(Transport):
                 if not installed():
                     raise TransportError(addr, "QUIC needs an extra: pip install 'libp2p-trio[quic]'")
                 module = await _load_module()
-                transport = self._transport = await self._nursery.start(_start, module, self._key)
+                transport = module.QuicTransport(self._key)
+                await self._nursery.start(transport.run)
+                self._transport = transport
             return transport
-
-
-async def _start(module: Any, key: PrivateKey, *, task_status: trio.TaskStatus[QuicTransport]) -> None:
-    """Make the transport and run it."""
-    transport: QuicTransport = module.QuicTransport(key)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(transport.run)
-        task_status.started(transport)
 
 
 async def _load_module() -> Any:

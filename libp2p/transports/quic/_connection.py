@@ -268,6 +268,11 @@ class QuicConnection(SecureMuxedConnection):
             self.machine.send_data(stream.id, data)
             self.flush()
 
+    def send_eof(self, stream: MachineStream) -> None:
+        """The application has sent all it wants to."""
+        self.machine.send_eof(stream.id)
+        self.flush_later()
+
     def close(self, stream: MachineStream, *, send_eof: bool) -> None:
         """The application is done with ``stream``."""
         self._streams.pop(stream.id, None)

@@ -23,12 +23,14 @@ from ._engine import Address, EngineConfig
 from ._socket import DatagramSocket, UdpSocket
 from ._tls import Outside, TlsIdentity, self_test
 
+PUNCH_PAUSES = (0.01, 0.2)
+"""Seconds between two packets that open a way through a NAT, at least and at most (specs relay/DCUtR)."""
 BACKLOG = 128
 """Connections that wait to be accepted; more are refused."""
 
 _SHAPES = (("ip4", "udp", "quic-v1"), ("ip6", "udp", "quic-v1"))
 
-_SYSTEM = Outside(time.time, os.urandom)
+_SYSTEM = Outside(time.time, os.urandom, time.thread_time)
 
 OpenSocket = Callable[[socket.AddressFamily, tuple[str, int]], DatagramSocket]
 
@@ -157,6 +159,27 @@ class QuicTransport(Transport):
         finally:
             if endpoint is not None:
                 endpoint.check_idle()
+
+    async def punch(self, addr: Multiaddr, *, peer: PeerId) -> QuicConnection:
+        """Send packets that mean nothing to ``addr``, so that the NATs on this side let in what comes from there.
+
+        Does not return: the connection that the peer makes is accepted by the listener.
+
+        Raises:
+            TransportError: no listening socket can reach it.
+        """
+        target = host_port(addr)
+        assert target is not None
+        await trio.lowlevel.checkpoint()
+        remote = _resolved(addr, target)
+        endpoint = self._endpoint_for(addr, target[0])
+        if endpoint is None or endpoint.acceptor is None:
+            raise TransportError(addr, "hole punching needs a listening socket")
+        while not endpoint.closed:
+            endpoint.send_noise(remote)
+            pause = int.from_bytes(self._outside.entropy(2), "big") / 0xFFFF
+            await trio.sleep(PUNCH_PAUSES[0] + pause * (PUNCH_PAUSES[1] - PUNCH_PAUSES[0]))
+        raise TransportError(addr, "the socket is gone")
 
     async def listen(self, addr: Multiaddr) -> QuicListener:
         """Listen on ``addr``."""

@@ -18,6 +18,7 @@ import trio
 from trio.abc import Stream as ByteStream
 
 from ..._util.conflict import ConflictGuard
+from ..._util.eager import send_directly
 from ...abc import Buffer, DirectStream
 from ...errors import RemoteProtocolError
 from ._machine import Frames
@@ -145,13 +146,7 @@ class DirectWebSocketStream(DirectStream):
             await trio.lowlevel.checkpoint()
             if self._closed:
                 raise trio.ClosedResourceError(_CLOSED)
-            with memoryview(data) as view:
-                sent = 0
-                while sent < len(view):
-                    try:
-                        sent += self.send_nowait(view[sent:])
-                    except trio.WouldBlock:
-                        await self.wait_writable()
+            await send_directly(self, data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As in Trio."""

@@ -243,6 +243,10 @@ def test_reach() -> None:
     assert [Reach.PUBLIC.admits(addr) for addr in (public, private, name, relayed)] == [True, False, True, False]
     assert [Reach.PRIVATE.admits(addr) for addr in (public, private, name, relayed)] == [False, True, False, False]
     assert [Reach.ANY.admits(addr) for addr in (public, private, name, relayed)] == [True, True, True, False]
+    # Others are told of relayed ones as well, when the relay belongs into the network, and is named.
+    nowhere = parse("/p2p-circuit")
+    assert [Reach.PUBLIC.tells(addr) for addr in (public, private, relayed, nowhere)] == [True, False, True, False]
+    assert [Reach.PRIVATE.tells(addr) for addr in (public, private, relayed, nowhere)] == [False, True, False, False]
 
 
 def test_k4_addresses_that_name_somebody_else_are_not_read() -> None:

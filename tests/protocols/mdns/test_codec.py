@@ -186,17 +186,28 @@ def test_r7_the_most_expensive_packet_is_cheap() -> None:
     assert (time.process_time() - began) / 5 < 0.1  # real time; about 2 ms on a quiet core
 
 
-def test_labels_of_127_pointers_come_to_an_end() -> None:
-    # A chain of names, each one label in front of the one before it, the longest that a name may be.
-    data = bytearray(header(130))
-    previous = None
-    for _ in range(130):
-        here = len(data)
-        data += b"\x01a" + (b"\0" if previous is None else struct.pack("!H", 0xC000 | previous)) + b"\0\x0c\0\1"
-        previous = here
-    data[4:6] = struct.pack("!H", MAX_QUESTIONS)
-    questions = decode(bytes(data)).questions
-    assert [len(question.name) for question in questions] == list(range(1, MAX_QUESTIONS + 1))
+def names_in_a_chain(length: int) -> bytes:
+    """A packet of questions, the name of each one label in front of the one before it."""
+    questions = [b"\x01a\0\0\x0c\0\1"]
+    offset = 12
+    for _ in range(length - 1):
+        questions.append(b"\x01a" + struct.pack("!H", 0xC000 | offset) + b"\0\x0c\0\1")
+        offset += 7 if offset == 12 else 8
+    return header(length) + b"".join(questions)
+
+
+def test_labels_behind_pointers_come_to_an_end() -> None:
+    data = names_in_a_chain(MAX_QUESTIONS - 1)
+    assert [len(question.name) for question in decode(data).questions] == list(range(1, MAX_QUESTIONS))
+
+
+def test_r7_names_that_all_lead_through_the_same_bytes() -> None:
+    """Each name is one that may be; together they are more labels than a packet may have."""
+    chain = names_in_a_chain(MAX_QUESTIONS)
+    last = struct.pack("!H", 0xC000 | len(chain) - 8)
+    data = chain[:6] + struct.pack("!H", MAX_RECORDS) + chain[8:] + record(last, TXT, b"") * MAX_RECORDS
+    with pytest.raises(DecodeError, match="too many labels"):
+        decode(data)
 
 
 @pytest.mark.parametrize("labels", [(b"",), (b"x" * 64,), (b"x" * 63,) * 4])

@@ -86,6 +86,11 @@ def test_g1_ids_have_a_limit() -> None:
     assert (len(control.iwant), control.graft, control.ids_left_out) == (5000, ["t"], True)
 
 
+def test_g1_long_ids_are_left_out() -> None:
+    control = decode_control(encode_idontwant([b"x" * 257, b"x" * 256, b"a"]))
+    assert (control.idontwant, control.ids_left_out) == ([[b"x" * 256, b"a"]], True)
+
+
 @pytest.mark.parametrize(
     ("sent", "taken"),
     [(0, None), (1, 1.0), (60, 60.0), (3600, 3600.0), (3601, 3600.0), (2**63 - 1, 3600.0), (2**64 - 1, 3600.0)],

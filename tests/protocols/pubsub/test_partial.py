@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from libp2p._util.contain import Containment
 from libp2p.abc import ProtocolId
 from libp2p.errors import DecodeError
 from libp2p.pb import pubsub_pb2
@@ -20,6 +22,7 @@ from libp2p.protocols.pubsub import (
     Gossipsub,
     GossipsubConfig,
     PartialConfig,
+    Parts,
     Pubsub,
     TopicScore,
     Verdict,
@@ -35,7 +38,7 @@ from libp2p.protocols.pubsub._extensions import (
     encode_extensions,
     encode_partial,
 )
-from libp2p.protocols.pubsub._partial_channel import MAX_UPDATES
+from libp2p.protocols.pubsub._partial_channel import MAX_UPDATES, Contained
 from libp2p.protocols.pubsub._router import Action, DeliverPartial, SendControl, SendExtension, SendHello
 from libp2p.protocols.pubsub._score_config import PeerScoreConfig
 from tests.protocols.pubsub.networks import raw_peers, subscribed
@@ -553,6 +556,20 @@ async def test_updates_that_are_not_received() -> None:
             partial.receive_nowait()
 
 
+async def test_a_flood_of_updates_costs_only_who_sends_it() -> None:
+    async with raw_peers(protocol=MESHSUB_13, count=2) as (_, pubsub, _, (good, bad)), pubsub.partial("t") as partial:
+        for peer in (good, bad):
+            await peer.say(encode_extensions(PARTIAL))
+        for peer, count in ((good, 3), (bad, 5 * MAX_UPDATES), (good, 3)):
+            for number in range(count):
+                rpc = PartialRpc(topic="t", group=b"g", metadata=bytes((number % 256,)))
+                await peer.send(Rpc(extensions=encode_partial(rpc)))
+            await settled()
+        received = [partial.receive_nowait() for _ in range(MAX_UPDATES)]
+        of_good = [update.metadata for update in received if update.peer == good.host.local_peer]
+        assert of_good == [b"\0", b"\1", b"\2"] * 2
+
+
 async def test_parts_that_fit_nowhere_are_dropped_and_counted() -> None:
     async with raw_peers(protocol=MESHSUB_13) as (_, pubsub, _, (peer,)), pubsub.partial("t") as partial:
         await peer.say(encode_extensions(PARTIAL))
@@ -565,6 +582,37 @@ async def test_parts_that_fit_nowhere_are_dropped_and_counted() -> None:
 
         partial.publish(Huge(b"g"))
         assert pubsub.metrics()["dropped_outbound"] == 1
+
+
+async def test_a_message_that_fails_at_what_a_peer_says(expected_bugs: list[BaseException]) -> None:
+    """At a heartbeat it is asked by the service itself, which must go on."""
+
+    class Broken(Eight):
+        def metadata(self) -> bytes:
+            return bytes((256,)) if self.parts else b""
+
+        def parts_for(self, metadata: bytes | None) -> Parts | None:
+            return super().parts_for(metadata and str(struct.unpack(">Q", metadata)).encode())
+
+    containment = Containment()
+    message = Contained(Broken(b"g", {1: 2}), containment.contain)
+    assert message.metadata() == b""
+    assert message.parts_for(b"\x00") is None
+    assert containment.bugs == {"ValueError": 1, "error": 1}
+    with pytest.raises(DecodeError):
+        message.parts_for(bytes(8))
+    assert message.parts_for(None) is None
+    gossip = partial_router()
+    say(gossip, A, b"\x00")
+    assert told(gossip.publish_partial("t", message, 0.0)) == {}
+    assert gossip.handle_timeout(1.0) is not None
+    async with raw_peers(protocol=MESHSUB_13) as (_, pubsub, _, (peer,)), pubsub.partial("t") as partial:
+        await peer.say(encode_extensions(PARTIAL))
+        await peer.send(Rpc(subscriptions=(ASKS,)))
+        await settled()
+        with pytest.raises(ValueError, match="bytes must be"):  # what stops at the boundary, strict hosts show
+            partial.publish(Broken(b"g", {1: 2}))
+    assert {type(bug) for bug in expected_bugs} == {ValueError, struct.error}
 
 
 async def test_what_is_refused() -> None:

@@ -119,6 +119,12 @@ def test_ps4_ps5_policies(policy: SignaturePolicy, signed: bool, fault: Fault | 
     assert checker(policy).check(made_by(THEIRS, STRICT_SIGN if signed else STRICT_NO_SIGN)) is fault
 
 
+@pytest.mark.parametrize("policy", [LAX_SIGN, LAX_NO_SIGN])
+def test_g1_a_number_is_short_signed_or_not(policy: SignaturePolicy) -> None:
+    assert checker(policy).check(forged(signature=None, seqno=b"x" * 8)) is None
+    assert checker(policy).check(forged(signature=None, seqno=b"x" * 9)) is Fault.BAD_SEQNO
+
+
 @pytest.mark.parametrize("policy", [STRICT_SIGN, LAX_SIGN, LAX_NO_SIGN])
 def test_ps5_a_signature_that_is_there_must_be_valid(policy: SignaturePolicy) -> None:
     assert checker(policy).check(forged(STRANGER)) is Fault.BAD_SIGNATURE

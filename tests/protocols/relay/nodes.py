@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from libp2p.abc import Host, ProtocolId, Service, Stream
-from libp2p.host import RunningHost
+from libp2p.host import HostConfig, RunningHost
 from libp2p.peer_id import PeerId
 from libp2p.protocols.relay import HOP, RelayClient, RelayLimits, RelayServer
 from libp2p.protocols.relay._codec import HopMessage, decode_hop, encode_hop
@@ -36,9 +36,11 @@ class Net:
         self.network = MemoryNetwork(0)
         self._stack = stack
 
-    async def open(self, name: str, *services: Service, ip: str | None = None) -> RunningHost:
+    async def open(
+        self, name: str, *services: Service, ip: str | None = None, config: HostConfig | None = None
+    ) -> RunningHost:
         made: list[Callable[[], Service]] = [lambda service=service: service for service in services]  # type: ignore[misc]
-        host = open_memory_host(self.network, name=name, services=made, ip=ip)
+        host = open_memory_host(self.network, name=name, services=made, ip=ip, config=config)
         return await self._stack.enter_async_context(host)
 
 

@@ -26,6 +26,7 @@ def at(ip: str) -> str:
 def test_r13_defaults() -> None:
     limits = RelayLimits()
     assert (limits.reservations, limits.reservations_per_ip, limits.reservations_per_network) == (128, 8, 32)
+    assert limits.circuits_per_pair == 4
     assert (limits.circuits_per_peer, limits.circuit_duration, limits.circuit_data) == (16, 120, 128 * 1024)
     assert limits.reservation_ttl == 3600
 
@@ -126,3 +127,16 @@ def test_r3_circuits() -> None:
         assert circuits.reserve(four, two) is None  # three in all
     assert len(circuits) == 2 and circuits.of(one) == 1 and circuits.of(three) == 0
     assert circuits.reserve(four, one) is not None
+
+
+def test_r3_one_peer_does_not_take_all_the_circuits_of_another() -> None:
+    circuits = Circuits(RelayLimits())
+    tokens = [circuits.reserve(peer("greedy"), peer("wanted")) for _ in range(5)]
+    assert [token is not None for token in tokens] == [True] * 4 + [False]
+    assert circuits.reserve(peer("other"), peer("wanted")) is not None
+    assert circuits.reserve(peer("wanted"), peer("greedy")) is not None
+    for token in tokens[:4]:
+        assert token is not None
+        with token:
+            pass
+    assert circuits.reserve(peer("greedy"), peer("wanted")) is not None

@@ -169,6 +169,7 @@ pub fn features() -> Value {
         "psk": true,
         "signatures": SIGNATURES,
         "message_ids": MESSAGE_IDS,
+        "extensions": ["partial"],
         "relay": RELAYS,
         "rendezvous": RENDEZVOUS[..2],
         "autonat": AUTONATS[..2],

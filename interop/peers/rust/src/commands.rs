@@ -47,6 +47,12 @@ impl Arguments {
         self.0[name].as_str().ok_or(format!("{name}: no text"))
     }
 
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, String> {
+        BASE64_STANDARD
+            .decode(self.text(name)?)
+            .map_err(|e| format!("{name}: {e}"))
+    }
+
     fn number(&self, name: &str) -> Result<u64, String> {
         self.0[name].as_u64().ok_or(format!("{name}: no number"))
     }
@@ -114,6 +120,7 @@ impl Commands {
             "unsubscribe" => self.unsubscribe(args).await?,
             "publish" => self.publish(args).await?,
             "autonat" => self.autonat(args).await?,
+            "publish_partial" => self.publish_partial(args).await?,
             "rendezvous_register" => self.rendezvous_register(args).await?,
             "rendezvous_unregister" => self.rendezvous_unregister(args).await?,
             "rendezvous_discover" => self.rendezvous_discover(args).await?,
@@ -357,10 +364,15 @@ impl Commands {
     }
 
     async fn subscribe(&self, args: &Arguments) -> Result<Value, String> {
-        let topic = args.topic()?;
-        self.node
-            .with(move |node| node.pubsub()?.subscribe(&topic).map_err(text))
-            .await??;
+        let (topic, partial) = (args.topic()?, args.0["partial"] == true);
+        let subscribe = move |node: &mut crate::node::Node| {
+            let pubsub = node.pubsub()?;
+            if partial {
+                pubsub.enable_partials_for_topic(topic.hash(), true);
+            }
+            pubsub.subscribe(&topic).map_err(text)
+        };
+        self.node.with(subscribe).await??;
         Ok(json!({}))
     }
 
@@ -373,10 +385,7 @@ impl Commands {
     }
 
     async fn publish(&self, args: &Arguments) -> Result<Value, String> {
-        let topic = args.topic()?;
-        let data = BASE64_STANDARD
-            .decode(args.text("data")?)
-            .map_err(|e| format!("data: {e}"))?;
+        let (topic, data) = (args.topic()?, args.bytes("data")?);
         let publish = move |node: &mut crate::node::Node| match node.pubsub()?.publish(topic, data)
         {
             // Nobody listens: for a flood that is a success, and the other implementations say so too.
@@ -384,6 +393,15 @@ impl Commands {
             Err(error) => Err(text(error)),
         };
         self.node.with(publish).await??;
+        Ok(json!({}))
+    }
+
+    async fn publish_partial(&self, args: &Arguments) -> Result<Value, String> {
+        let topic = args.topic()?.hash();
+        let (group, parts) = (args.bytes("group")?, args.bytes("data")?);
+        self.node
+            .with(move |node| node.publish_partial(topic, group, &parts))
+            .await??;
         Ok(json!({}))
     }
 

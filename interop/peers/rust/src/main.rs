@@ -8,6 +8,7 @@ mod commands;
 mod keys;
 mod node;
 mod output;
+mod partial;
 mod pattern;
 mod perf;
 mod raw_streams;

@@ -25,6 +25,7 @@ use crate::{
     autonat::Autonat,
     behaviour::{Behaviour, BehaviourEvent},
     clients, output,
+    partial::Eight,
     rendezvous::Rendezvous,
     served,
     transport::Connections,
@@ -87,6 +88,7 @@ pub struct Node {
     pub pinged: HashSet<PeerId>,
     pub rendezvous: Rendezvous,
     pub autonat: Autonat,
+    partials: HashMap<(gossipsub::TopicHash, Vec<u8>), Eight>,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
     identify_waiters: Vec<(PeerId, oneshot::Sender<identify::Info>)>,
@@ -112,6 +114,7 @@ impl Node {
             pinged: HashSet::new(),
             rendezvous: Rendezvous::default(),
             autonat: Autonat::default(),
+            partials: HashMap::new(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -269,6 +272,32 @@ impl Node {
             .ok_or("pubsub is switched off".to_owned())
     }
 
+    /// Adds parts to a message and tells the others.
+    pub fn publish_partial(
+        &mut self,
+        topic: gossipsub::TopicHash,
+        group: Vec<u8>,
+        parts: &[u8],
+    ) -> Result<(), String> {
+        let message = self
+            .partials
+            .entry((topic.clone(), group.clone()))
+            .or_insert_with(|| Eight::new(group.clone()));
+        if message.add(parts) {
+            output::line(&json!({
+                "event": "partial",
+                "topic": topic.as_str(),
+                "group": BASE64_STANDARD.encode(group),
+                "data": BASE64_STANDARD.encode(message.lacking(0)),
+            }));
+        }
+        let message = message.clone();
+        match self.pubsub()?.publish_partial(topic, message) {
+            Ok(()) | Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished {
@@ -372,6 +401,17 @@ impl Node {
                     "from": message.source.map(|peer| peer.to_string()),
                     "data": BASE64_STANDARD.encode(&message.data),
                 }));
+            }
+            BehaviourEvent::Pubsub(gossipsub::Event::Partial {
+                topic_hash,
+                group_id,
+                message,
+                ..
+            }) => {
+                let parts = message.unwrap_or_default();
+                if let Err(error) = self.publish_partial(topic_hash, group_id, &parts) {
+                    eprintln!("a message in parts: {error}");
+                }
             }
             BehaviourEvent::RendezvousClient(event) => self.rendezvous.on_event(event),
             BehaviourEvent::AutonatV1(autonat::Event::OutboundProbe(event)) => {

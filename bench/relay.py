@@ -206,7 +206,7 @@ class Table:
 
 
 def _p99(seconds: Sequence[float]) -> float:
-    return statistics.quantiles(seconds, n=100)[98] if len(seconds) > 1 else math.inf
+    return statistics.quantiles(seconds, n=100, method="inclusive")[98] if len(seconds) > 1 else math.inf
 
 
 def _percentiles(seconds: Sequence[float]) -> str:

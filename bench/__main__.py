@@ -1,6 +1,6 @@
 """``make bench``: measure us and the others in one run, print a table, write results.
 
-python -m bench [--peers go,js,rust,py] [--over tcp,tls,ws,quic-v1] [--only bulk_up_1,...] [--repeats N]
+python -m bench [--peers go,js,rust,py] [--over tcp,tls,ws,wss,quic-v1] [--only bulk_up_1,...] [--repeats N]
     [--seconds S] [--same]
 python -m bench --smoke [--update-baseline]
 python -m bench --profile WORKLOAD

@@ -8,11 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import trio
 
 from interop.peer import BUILD, Peer, PeerFailed, run_peer
+from libp2p.testing.certificates import issue
 
 ROOT = Path(__file__).parent.parent
 LOGS = Path(__file__).parent / ".cache"
@@ -27,6 +29,7 @@ STACKS = {
     "tcp": ("tcp", "noise", "/ip4/127.0.0.1/tcp/0"),
     "tls": ("tcp", "tls", "/ip4/127.0.0.1/tcp/0"),
     "ws": ("ws", "noise", "/ip4/127.0.0.1/tcp/0/ws"),
+    "wss": ("wss", "noise", "/ip4/127.0.0.1/tcp/0/tls/ws"),
     "quic-v1": ("quic-v1", "noise", "/ip4/127.0.0.1/udp/0/quic-v1"),
 }
 """What peers talk over: transport and security, and where the server listens. QUIC does not look at the security."""
@@ -42,7 +45,18 @@ def command(name: str, stack: str = "tcp", pubsub: str = "none") -> list[str]:
         *program,
         *("--quiet", "--pubsub", pubsub),
         *("--transport", transport, "--security", security, "--listen", listen),
+        *(_certificates() if transport == "wss" else ()),
     ]
+
+
+@cache
+def _certificates() -> tuple[str, ...]:
+    """What a peer needs for TLS of the web: one certificate, which all have and trust."""
+    LOGS.mkdir(exist_ok=True)
+    found, server, authority = issue("127.0.0.1"), LOGS / "server.pem", LOGS / "authority.pem"
+    server.write_bytes(found.server)
+    authority.write_bytes(found.authority)
+    return "--certificate", str(server), "--authority", str(authority)
 
 
 def built(name: str) -> bool:

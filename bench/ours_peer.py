@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import ssl
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -44,16 +45,25 @@ class Stack:
 
     transport: str
     security: str
+    certificate: str
+    authority: str
 
     def open_host(self, listen: Sequence[str] = (), *services: Service) -> AbstractAsyncContextManager[libp2p.Host]:
         """A host with this and nothing else."""
         return libp2p.open_host(
             listen=listen,
             services=[Perf(chunk=CHUNK), *services],
-            transports=[_load(TRANSPORTS[self.transport])],
+            transports=[self._secure_websocket() if self.transport == "wss" else _load(TRANSPORTS[self.transport])],
             security=[_load(SECURITIES[self.security])],
             config=CONFIG,
         )
+
+    def _secure_websocket(self) -> Transport:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(self.certificate)
+        client = ssl.create_default_context(cafile=self.authority)
+        found: Transport = _load(TRANSPORTS["ws"], server_tls=server, client_tls=client)
+        return found
 
 
 TRANSPORTS = {
@@ -64,12 +74,12 @@ TRANSPORTS = {
 SECURITIES = {"noise": "libp2p.security.noise:Noise", "tls": "libp2p.security.tls:Tls"}
 
 
-def _load(name: str) -> Any:
+def _load(name: str, **arguments: Any) -> Any:
     # Only what is wanted: what is not measured must take no memory and no time to import.
     module, _, attribute = name.partition(":")
     found = getattr(importlib.import_module(module), attribute)
     # Those that need the host's key are given as their class.
-    return found() if issubclass(found, Transport) and not found.brings_security else found
+    return found(**arguments) if issubclass(found, Transport) and not found.brings_security else found
 
 
 class Peer:
@@ -92,6 +102,7 @@ class Peer:
             "disconnect": self.disconnect,
             "hold": self.hold,
             "profile": self.profile,
+            "dht_many": self.dht_many,
         }
 
     async def dial(self, addr: str) -> Results:
@@ -180,6 +191,15 @@ class Peer:
             task_status.started()
             await trio.sleep_forever()
 
+    async def dht_many(self, nodes: int, rounds: int) -> Results:
+        # As with pubsub: no memory for what is not measured.
+        bench = importlib.import_module("bench.dht").DhtBench(self._open_node)
+        found: Results = await bench.dht_many(nodes, rounds)
+        return found
+
+    def _open_node(self, service: Service) -> AbstractAsyncContextManager[libp2p.Host]:
+        return self._stack.open_host(["/ip4/127.0.0.1/tcp/0"], service)
+
     async def profile(self, kind: str = "", top: int = 15) -> Results:
         """Begin a profile of ``kind``; without one, end it and tell what took the time."""
         if kind:
@@ -206,10 +226,12 @@ async def main() -> None:
     parser.add_argument("--listen", default="/ip4/127.0.0.1/tcp/0")
     parser.add_argument("--pubsub", choices=["gossipsub", "none"], default="none")
     parser.add_argument("--quiet", action="store_true", help="it always is")
-    parser.add_argument("--transport", choices=list(TRANSPORTS), default="tcp")
+    parser.add_argument("--transport", choices=[*TRANSPORTS, "wss"], default="tcp")
     parser.add_argument("--security", choices=list(SECURITIES), default="noise")
+    parser.add_argument("--certificate", default="", help="of the web, with its key, for wss")
+    parser.add_argument("--authority", default="", help="who signed it")
     options = parser.parse_args()
-    stack = Stack(options.transport, options.security)
+    stack = Stack(options.transport, options.security, options.certificate, options.authority)
 
     def open_node(pubsub: Service) -> AbstractAsyncContextManager[libp2p.Host]:
         return stack.open_host([options.listen], pubsub)

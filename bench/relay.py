@@ -2,8 +2,9 @@
 
 python -m bench.relay [--reservations 1000] [--circuits 200] [--seconds 20]
 
-The relay is a process of its own; everybody else shares another one, so that two processors have something to do. Every
-busy circuit echoes 1 KiB four times a second. The canary pings the relay ten times a second, before and under the load.
+The relay is a process of its own, and so is the canary, which pings it ten times a second, before and under the load;
+everybody else shares a third one. Every busy circuit echoes 1 KiB four times a second. Exits with 1 when the relay does
+not hold everything, a circuit failed, a ping was lost, or those under load took more than 100 ms longer (p99).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ PAUSE = 0.25
 AT_ONCE = 4
 """Hosts that connect at a time: enough to keep the relay busy."""
 
+HARM = 0.1
+"""Seconds that pings under load may take longer than without."""
 PATIENCE = 120.0
 TRIES = 5
 
@@ -72,26 +75,24 @@ def _rss() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class Relay:
-    """The relay's process."""
+class Child:
+    """A process of this program that prints a line when it is ready, and one for each line it is sent."""
 
-    def __init__(self, reservations: int, circuits: int) -> None:
-        command = [sys.executable, "-m", "bench.relay", "--serve"]
-        command += ["--reservations", str(reservations), "--circuits", str(circuits)]
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "bench.relay", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.addr = self._line()
+        self.ready = self._line()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def state(self) -> dict[str, Any]:
-        """What it holds, and what it has used."""
+    def ask(self) -> Any:
+        """What it says now."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        found: dict[str, Any] = json.loads(self._line())
-        return found
+        return json.loads(self._line())
 
     def close(self) -> None:
         """End it."""
@@ -99,21 +100,15 @@ class Relay:
         self._process.communicate()
 
 
-async def echo(stream: libp2p.Stream) -> None:
-    """Send back what comes."""
-    async for chunk in stream:
-        await stream.send_all(chunk)
-
-
-@asynccontextmanager
-async def canary(relay: Relay) -> AsyncIterator[list[float]]:
-    """Somebody who pings the relay; the round trips so far, in seconds."""
+async def ping_on(addr: str) -> None:
+    """The canary. Prints for each line of standard input the round trips since the last one, in seconds."""
     pings: list[float] = []
     async with (
         libp2p.open_host() as host,
+        open_ping(host, addr, timeout=PATIENCE) as session,
         trio.open_nursery() as nursery,
-        open_ping(host, relay.addr, timeout=PATIENCE) as session,
     ):
+        print("ready", flush=True)
 
         async def keep_pinging() -> None:
             while True:
@@ -121,8 +116,16 @@ async def canary(relay: Relay) -> AsyncIterator[list[float]]:
                 await trio.sleep(0.1)
 
         nursery.start_soon(keep_pinging)
-        yield pings
+        async for _ in trio.wrap_file(sys.stdin):
+            print(json.dumps(pings), flush=True)
+            pings.clear()
         nursery.cancel_scope.cancel()
+
+
+async def echo(stream: libp2p.Stream) -> None:
+    """Send back what comes."""
+    async for chunk in stream:
+        await stream.send_all(chunk)
 
 
 async def hosts(stack: AsyncExitStack, count: int) -> list[libp2p.Host]:
@@ -170,77 +173,110 @@ async def talk(stream: libp2p.Stream, rounds: list[float]) -> None:
         await trio.sleep(PAUSE)
 
 
-def report(what: str, relay: Relay, seconds: float, cpu: float, pings: list[float], rounds: Sequence[float]) -> float:
-    """Print one row; the relay's processor time so far."""
-    state = relay.state()
-    row = (
-        f"{what:12} {state['reservations']:6} reservations {state['circuits']:4} circuits"
-        f"  rss {state['rss'] / 1e6:4.0f} MB  cpu {100 * (state['cpu'] - cpu) / seconds:3.0f} %"
-        f"  canary {_percentiles(pings)}"
-    )
-    print(row + (f"  echo {_percentiles(rounds)} x {len(rounds)}" if rounds else ""), flush=True)
-    pings.clear()
-    return float(state["cpu"])
+class Table:
+    """Rows, and what is wrong with them."""
+
+    def __init__(self, relay: Child, canary: Child) -> None:
+        self._relay = relay
+        self._canary = canary
+        self._cpu = 0.0
+        self._quiet = 0.0
+        self.wrong: list[str] = []
+
+    def begin(self) -> None:
+        """What follows counts."""
+        self._cpu = self._relay.ask()["cpu"]
+        self._canary.ask()
+
+    def row(self, what: str, seconds: float, reservations: int, circuits: int, rounds: Sequence[float] = ()) -> None:
+        """Print what happened since the last row, and compare it with what should have."""
+        state, pings = self._relay.ask(), self._canary.ask()
+        text = (
+            f"{what:12} {state['reservations']:6} reservations {state['circuits']:4} circuits"
+            f"  rss {state['rss'] / 1e6:4.0f} MB  cpu {100 * (state['cpu'] - self._cpu) / seconds:3.0f} %"
+            f"  canary {_percentiles(pings)} x {len(pings)}"
+        )
+        print(text + (f"  echo {_percentiles(rounds)} x {len(rounds)}" if rounds else ""), flush=True)
+        self._cpu = state["cpu"]
+        self._quiet = self._quiet or _p99(pings)
+        if (state["reservations"], state["circuits"]) != (reservations, circuits):
+            self.wrong.append(f"{what}: {reservations} reservations and {circuits} circuits were wanted")
+        if not _p99(pings) <= self._quiet + HARM:
+            self.wrong.append(f"{what}: pings took more than {HARM * 1000:.0f} ms longer")
+
+
+def _p99(seconds: Sequence[float]) -> float:
+    return statistics.quantiles(seconds, n=100, method="inclusive")[98] if len(seconds) > 1 else math.inf
 
 
 def _percentiles(seconds: Sequence[float]) -> str:
-    cuts = statistics.quantiles(seconds, n=100) if len(seconds) > 1 else [math.nan] * 99
-    return f"p50 {cuts[49] * 1000:.1f} p99 {cuts[98] * 1000:.1f} ms"
+    middle = statistics.median(seconds) if seconds else math.nan
+    return f"p50 {middle * 1000:.1f} p99 {_p99(seconds) * 1000:.1f} ms"
 
 
-async def measure(options: argparse.Namespace) -> None:
-    """The others, and the table."""
-    relay = Relay(options.reservations, options.circuits)
+async def measure(options: argparse.Namespace) -> list[str]:
+    """The others, and the table; returns what went wrong."""
+    sizes = ["--reservations", str(options.reservations), "--circuits", str(options.circuits)]
+    relay = Child("--serve", *sizes)
+    canary = Child("--canary", relay.ready)
+    table = Table(relay, canary)
     try:
-        async with canary(relay) as pings, AsyncExitStack() as stack:
-            before = relay.state()["cpu"]
+        async with AsyncExitStack() as stack:
+            table.begin()
             await trio.sleep(5)
-            report("idle", relay, 5, before, pings, ())
+            table.row("idle", 5, 0, 0)
             holders = await hosts(stack, options.reservations)
             dialers = await hosts(stack, options.circuits)
-            pings.clear()
 
             async def listen(_: int, host: libp2p.Host) -> None:
                 with suppress(ValueError):  # not the first try
                     host.handle(ECHO, echo, allow_limited=True)
-                await host.listen(f"{relay.addr}/p2p-circuit")
+                await host.listen(f"{relay.ready}/p2p-circuit")
 
-            before = relay.state()["cpu"]
+            table.begin()
             seconds = await for_each(holders, listen)
-            before = report("reserving", relay, seconds, before, pings, ())
+            table.row("reserving", seconds, options.reservations, 0)
             streams: list[libp2p.Stream] = []
 
             async def dial(number: int, host: libp2p.Host) -> None:
-                target = f"{relay.addr}/p2p-circuit/p2p/{holders[number % len(holders)].local_peer}"
+                target = f"{relay.ready}/p2p-circuit/p2p/{holders[number % len(holders)].local_peer}"
                 streams.append(await host.open_stream(target, ECHO, allow_limited=True))
 
             seconds = await for_each(dialers, dial)
-            before = report("connecting", relay, seconds, before, pings, ())
+            table.row("connecting", seconds, options.reservations, options.circuits)
             rounds: list[float] = []
             async with trio.open_nursery() as nursery:
                 for stream in streams:
                     nursery.start_soon(talk, stream, rounds)
                 await trio.sleep(options.seconds)
-                report("busy", relay, options.seconds, before, pings, rounds)
+                table.row("busy", options.seconds, options.reservations, options.circuits, rounds)
                 nursery.cancel_scope.cancel()
-            print(json.dumps(relay.state()["counts"]))
+            print(json.dumps(relay.ask()["counts"]))
     finally:
+        canary.close()
         relay.close()
+    return table.wrong
 
 
-def main() -> None:
+def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reservations", type=int, default=1000)
     parser.add_argument("--circuits", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--canary", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         trio.run(serve, options.reservations, options.circuits)
-    else:
-        trio.run(measure, options)
+        return 0
+    if options.canary:
+        trio.run(ping_on, options.canary)
+        return 0
+    wrong = trio.run(measure, options)
+    print("\n".join(wrong) or "held, and the canary was not harmed")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,7 +21,7 @@ from libp2p.records.ipns import IpnsRecord, open_record, rfc3339
 from libp2p.swarm import SwarmConfig
 
 from .conftest import Record
-from .peer import Peer, start_peer
+from .peer import Peer, PeerFailed, start_peer
 
 PROTOCOL = "/interop/kad/1.0.0"
 BIG = 8 * 1024
@@ -219,4 +219,104 @@ async def test_kad(name: str, built: dict[str, dict[str, Any]], record: Record, 
                 failed.append(f"{operation}: {reason}")
             seconds = trio.current_time() - began
             record(f"kad {operation}", name, "yamux", "", "fail" if reason else "pass", reason, seconds)
+    assert not failed, "\n".join(failed)
+
+
+# --- all of them in one network ---------------------------------------------------------------------------------------
+
+
+class OursAsPeer:
+    """One of our nodes that understands the commands of the contract."""
+
+    def __init__(self, us: Ours) -> None:
+        self._kad = us.kad
+        self.peer_id = str(us.host.local_peer)
+        self.addr = us.addr
+
+    async def __call__(self, command: str, *, key: str = "", data: str = "", peer: str = "", count: int = 1) -> Any:
+        kad, name = self._kad, base64.b64decode(key)
+        match command:
+            case "dht_table":
+                return {"peers": [str(entry.peer) for entry in kad.table]}
+            case "dht_closest":
+                return {"peers": [str(found) for found in await kad.closest_peers(name)]}
+            case "dht_put":
+                return await kad.put_value(name, base64.b64decode(data))
+            case "dht_get":
+                return {"data": text(await kad.get_value(name))}
+            case "dht_provide":
+                return await kad.provide(name)
+            case "dht_find_providers":
+                async with kad.find_providers(name, count=count) as providers:
+                    return {"peers": [str(await providers.receive())]}
+            case _:
+                return {"addrs": [str(addr) for addr in await kad.find_peer(libp2p.PeerId.parse(peer))]}
+
+
+Anybody = Peer | OursAsPeer
+MIXED = ("us", "go", "js", "rust")
+
+
+async def mixed_value(a: Anybody, b: Anybody, name: str) -> None:
+    await a("dht_put", key=text(f"/test/{name}".encode()), data=text(name.encode()))
+    assert base64.b64decode((await b("dht_get", key=text(f"/test/{name}".encode())))["data"]) == name.encode()
+
+
+async def mixed_content(a: Anybody, b: Anybody, name: str) -> None:
+    key = text(b"\x12\x20" + hashlib.sha256(name.encode()).digest())
+    await a("dht_provide", key=key)
+    assert a.peer_id in (await b("dht_find_providers", key=key, count=1))["peers"]
+
+
+async def mixed_peer(a: Anybody, b: Anybody, name: str) -> None:
+    found = (await b("dht_find_peer", peer=a.peer_id))["addrs"]
+    assert a.addr.rpartition("/p2p/")[0] in [addr.partition("/p2p/")[0] for addr in found]
+
+
+MIXED_OPERATIONS = {"value": mixed_value, "provider": mixed_content, "find peer": mixed_peer}
+
+
+@asynccontextmanager
+async def mixed_network(kinds: Sequence[str], size: int) -> AsyncIterator[dict[str, list[Anybody]]]:
+    """Servers of all kinds in turn, each of which knows the one before, and the first."""
+    async with AsyncExitStack() as stack:
+        nodes: dict[str, list[Anybody]] = {kind: [] for kind in kinds}
+        addrs: list[str] = []
+        for number in range(size):
+            kind, known = kinds[number % len(kinds)], dict.fromkeys([*addrs[:1], *addrs[-1:]])
+            node: Anybody
+            if kind == "us":
+                node = OursAsPeer(await stack.enter_async_context(open_ours(list(known))))
+            else:
+                node = await stack.enter_async_context(start_peer(kind, pubsub="none", dht="server"))
+                for addr in known:
+                    await node("dial", addr=addr)
+            nodes[kind].append(node)
+            addrs.append(node.addr)
+        everybody = [node for kind in nodes.values() for node in kind]
+        with trio.fail_after(SETTLED):
+            for node in everybody:
+                while len((await node("dht_table"))["peers"]) < min(3, size - 1):
+                    await node("dht_closest", key=text(bytes(libp2p.PeerId.parse(node.peer_id))))
+        yield nodes
+
+
+async def test_mixed(built: dict[str, dict[str, Any]], record: Record, pytestconfig: pytest.Config) -> None:
+    """Every operation in every direction between two kinds, among all kinds."""
+    kinds = [kind for kind in MIXED if kind == "us" or "server" in built.get(kind, {}).get("dht", ())]
+    if len(kinds) < 3:
+        pytest.skip("fewer than two other kinds of peers have a DHT")
+    failed: list[str] = []
+    async with mixed_network(kinds, pytestconfig.getoption("--kad-nodes")) as nodes:
+        for a, b in [(a, b) for a in kinds for b in kinds if a != b]:
+            for operation, run in MIXED_OPERATIONS.items():
+                began, reason = trio.current_time(), ""
+                try:
+                    with trio.fail_after(30):
+                        await run(nodes[a][0], nodes[b][-1], f"{a} {b}")
+                except (AssertionError, libp2p.Libp2pError, PeerFailed, trio.TooSlowError, trio.EndOfChannel) as exc:
+                    reason = f"{type(exc).__name__}: {exc}"[:300]
+                    failed.append(f"{operation}, {a} to {b}: {reason}")
+                case, peer = f"kad among all: {operation}, {a} to {b}", b if a == "us" else a
+                record(case, peer, "yamux", "", "fail" if reason else "pass", reason, trio.current_time() - began)
     assert not failed, "\n".join(failed)

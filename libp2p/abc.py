@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from multiaddr import Multiaddr
 
     from .crypto.keys import PrivateKey, PublicKey
-    from .events import Event
+    from .events import Event, Reachability
     from .metrics import Metric
     from .peer_id import PeerId
 
@@ -666,6 +666,10 @@ class Network(Protocol):
         """Concrete listen addresses, unspecified hosts expanded to interfaces, without ``/p2p``."""
         ...
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Whether a transport of this host understands ``addr``, which names no host and no peer."""
+        ...
+
     async def connect(self, peer: PeerId, /, addrs: Iterable[Multiaddr] = ()) -> Connection:
         """Return a connection to ``peer``, dialling when there is none.
 
@@ -727,7 +731,21 @@ class Host(Network, Protocol):
     @property
     def addrs(self) -> Sequence[Multiaddr]:
         """The addresses to announce, each ending in ``/p2p/<local peer>``: where it listens, and where others agree
-        to see it."""
+        to see it. First those that were found reachable; without those that were found not to be; see
+        :meth:`judge`."""
+        ...
+
+    @property
+    def candidate_addrs(self) -> Sequence[Multiaddr]:
+        """Where this host may be reachable, announced or not, without ``/p2p`` and without relays."""
+        ...
+
+    def judge(self, verdicts: Mapping[Multiaddr, Reachability]) -> None:
+        """Say what is known of the addresses in :attr:`candidate_addrs`. It replaces what was said before.
+
+        One that is private is not announced. One that others see and that is not bound here is announced when it is
+        public; without a verdict, because nobody tries addresses, it is announced, too.
+        """
         ...
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,30 @@ class ListenAddrsChanged(Event):
     """
 
     addrs: tuple[Multiaddr, ...]
+
+
+class Reachability(enum.Enum):
+    """Whether others can dial an address, or a host at any of its addresses."""
+
+    UNKNOWN = "unknown"
+    """Nobody has tried, or too few."""
+    PUBLIC = "public"
+    """They can."""
+    PRIVATE = "private"
+    """They cannot: there is a NAT or a firewall."""
+
+
+@dataclass(slots=True)
+class ReachabilityChanged(Event):
+    """Others turned out to be able, or not to be able, to dial this host or one of its addresses.
+
+    Attributes:
+        reachability: of the host: of its best address.
+        addrs: what is known of each address that was tried.
+    """
+
+    reachability: Reachability
+    addrs: dict[Multiaddr, Reachability]
 
 
 @dataclass(slots=True)

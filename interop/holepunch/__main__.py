@@ -10,8 +10,9 @@ import argparse
 import json
 import statistics
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import trio
 
 from libp2p.testing.nat import KINDS, Bed, Dependence, Unavailable, nat_bed, places
+
+from ..peer import BUILD, Peer, run_peer
 
 SOON = 5.0
 """Seconds within which a dialer must have what there is to have."""
@@ -55,6 +58,8 @@ class Row:
     transport: str
     dialer: str
     listener: str
+    who_dials: str = "ours"
+    who_listens: str = "ours"
     results: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
     @property
@@ -78,6 +83,7 @@ class Row:
     def __str__(self) -> str:
         direct, relayed = self.times("direct"), self.times("relayed")
         cells = [
+            f"{self.who_dials} to {self.who_listens}",
             *(self.transport, self.dialer, self.listener, self.expected),
             f"{len(direct)}/{len(self.results)}",
             *(_middle_and_high(direct) or ("", "")),
@@ -94,8 +100,8 @@ def _middle_and_high(times: Sequence[float]) -> tuple[str, str] | None:
 
 
 HEAD = """\
-| over | dialer behind | listener behind | expected | direct | median s | 95 % s | relayed after s | |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+| who | over | dialer behind | listener behind | expected | direct | median s | 95 % s | relayed after s | |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 class Node:
@@ -133,27 +139,123 @@ async def node(bed: Bed, host: str, *argv: str) -> AsyncIterator[Node]:
                 await process.stdout.aclose()
 
 
+class Party(ABC):
+    """Whoever dials or listens, on a host of the bed."""
+
+    @abstractmethod
+    def listening(self, place: Where) -> AbstractAsyncContextManager[Listening]:
+        """Be reached through the relay while the block is open."""
+
+    @abstractmethod
+    async def dial(self, place: Where, target: Listening, runs: int, patience: float) -> list[dict[str, Any]]:
+        """Connect ``runs`` times; what came of it."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a party is told.
+
+    Attributes:
+        listen: where to listen.
+        relay: the address of the bootstrap node.
+    """
+
+    bed: Bed
+    host: str
+    transport: str
+    listen: str
+    relay: str
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Somebody who can be reached.
+
+    Attributes:
+        peer: its id.
+        node: our program, if it is that.
+    """
+
+    peer: str
+    node: Node | None = None
+
+
+class Ours(Party):
+    """This library."""
+
+    @asynccontextmanager
+    async def listening(self, place: Where) -> AsyncIterator[Listening]:
+        async with node(place.bed, place.host, "listener", *_options(place)) as found:
+            yield Listening((await found.line())["peer"], found)
+
+    async def dial(self, place: Where, target: Listening, runs: int, patience: float) -> list[dict[str, Any]]:
+        # Others are not in the DHT: of them it is told the way.
+        known = target.peer if target.node is not None else f"{place.relay}/p2p-circuit/p2p/{target.peer}"
+        more = ["--target", known, "--runs", str(runs), "--patience", str(patience)]
+        async with node(place.bed, place.host, "dialer", *_options(place), *more) as found:
+            return [await found.line() for _ in range(runs)]
+
+
+def _options(place: Where) -> list[str]:
+    return ["--listen", place.listen, "--bootstrap", place.relay]
+
+
+class Theirs(Party):
+    """Another implementation, as an interop peer whose ``--relay`` may be ``punch``; it needs us at the other end."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @asynccontextmanager
+    async def _peer(self, place: Where) -> AsyncIterator[Peer]:
+        transport = {"quic": "quic-v1"}.get(place.transport, place.transport)
+        flags = ["--relay", "punch", "--pubsub", "none", "--transport", transport, "--listen", place.listen]
+        program = str(BUILD / f"{self._name}-peer")
+        async with run_peer(self._name, place.bed.command(place.host, program, *flags)) as peer:
+            yield peer
+
+    @asynccontextmanager
+    async def listening(self, place: Where) -> AsyncIterator[Listening]:
+        async with self._peer(place) as peer:
+            await peer("reserve", addr=place.relay)
+            yield Listening(peer.peer_id)
+
+    async def dial(self, place: Where, target: Listening, runs: int, patience: float) -> list[dict[str, Any]]:
+        assert target.node is not None
+        results: list[dict[str, Any]] = []
+        while len(results) < runs:
+            async with self._peer(place) as peer:
+                await peer("dial", addr=place.relay)
+                began = trio.current_time()
+                await peer("dial", addr=f"{place.relay}/p2p-circuit/p2p/{target.peer}")
+                relayed = trio.current_time() - began
+                direct = None
+                with trio.move_on_after(patience):
+                    if (await target.node.line())["direct"]:
+                        direct = trio.current_time() - began
+                results.append({"relayed": relayed, "direct": direct})
+        return results
+
+
+PARTIES: dict[str, Party] = {"ours": Ours(), "go": Theirs("go")}
+
+
 async def try_pair(row: Row, runs: int, latency: float, patience: float) -> None:
     """Fill in ``row``."""
     hosts = places({"relay": "public", "dialer": row.dialer, "listener": row.listener})
     at_relay = [part for form in LISTEN.values() for part in ("--listen", form.format(hosts["relay"].ip, 4001))]
     listen = LISTEN[row.transport].format("0.0.0.0", 0)
-    async with (
-        nat_bed(hosts, latency=latency) as bed,
-        node(bed, "relay", "relay", *at_relay) as relay,
-    ):
+    async with nat_bed(hosts, latency=latency) as bed, node(bed, "relay", "relay", *at_relay) as relay:
         addrs = dict(zip(LISTEN, (await relay.line())["addrs"], strict=True))
 
-        def options(kind: str) -> list[str]:
+        def place(host: str, kind: str) -> Where:
             # Who gets no UDP through comes to the bootstrap node by TCP, whatever it listens on.
-            return ["--listen", listen, "--bootstrap", addrs[row.transport if KINDS[kind].udp else "tcp"]]
+            known = addrs[row.transport if KINDS[kind].udp else "tcp"]
+            return Where(bed=bed, host=host, transport=row.transport, listen=listen, relay=known)
 
-        async with node(bed, "listener", "listener", *options(row.listener)) as listener:
-            target = (await listener.line())["peer"]
-            more = ["--target", target, "--runs", str(runs), "--patience", str(patience)]
-            async with node(bed, "dialer", "dialer", *options(row.dialer), *more) as dialer:
-                while len(row.results) < runs:
-                    row.results.append(await dialer.line())
+        async with PARTIES[row.who_listens].listening(place("listener", row.listener)) as target:
+            dialing = PARTIES[row.who_dials]
+            row.results += await dialing.dial(place("dialer", row.dialer), target, runs, patience)
 
 
 async def run(args: argparse.Namespace) -> bool:
@@ -161,7 +263,7 @@ async def run(args: argparse.Namespace) -> bool:
     print(HEAD, flush=True)
     good = True
     for transport, dialer, listener in product(args.transports, args.dialers, args.listeners):
-        row = Row(transport, dialer, listener)
+        row = Row(transport, dialer, listener, args.who_dials, args.who_listens)
         patience = SOON if row.expected == "soon" else args.patience
         await try_pair(row, args.runs, args.latency, patience)
         good &= row.good
@@ -178,10 +280,14 @@ def main() -> int:
     parser.add_argument("--transports", nargs="+", choices=LISTEN, default=list(LISTEN))
     parser.add_argument("--dialers", nargs="+", choices=KINDS, default=CHOSEN, help="kinds of NAT")
     parser.add_argument("--listeners", nargs="+", choices=KINDS, default=CHOSEN, help="kinds of NAT")
+    parser.add_argument("--who-dials", choices=PARTIES, default="ours")
+    parser.add_argument("--who-listens", choices=PARTIES, default="ours", help="one of the two must be ours")
     parser.add_argument("--runs", type=int, default=3, help="of each pair")
     parser.add_argument("--latency", type=float, default=0.01, help="seconds that every packet takes")
-    parser.add_argument("--patience", type=float, default=20.0, help="seconds to wait where a later try may do it")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait where a later try may do it")
     args = parser.parse_args()
+    if "ours" not in (args.who_dials, args.who_listens):
+        parser.error("one of the two must be ours")
     try:
         return 0 if trio.run(run, args) else 1
     except Unavailable as exc:

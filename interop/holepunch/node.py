@@ -21,9 +21,16 @@ from libp2p.protocols.dcutr import Dcutr
 from libp2p.protocols.kad import KadConfig, Kademlia, Mode
 from libp2p.protocols.ping import ping
 from libp2p.protocols.relay import RelayClient, RelayLimits, RelayServer
+from libp2p.swarm import LimitsConfig, SwarmConfig
 
-PATIENCE = 20.0
-"""Seconds until a dialer gives up waiting for a direct connection: longer than three tries take."""
+PATIENCE = 30.0
+"""Seconds until a dialer gives up waiting for a direct connection: longer than three tries take (go: 21)."""
+CONFIG = libp2p.HostConfig(
+    swarm=SwarmConfig(
+        limits=LimitsConfig(connections_per_ip=1000, connection_rate_per_ip=100, connection_burst_per_ip=1000)
+    )
+)
+"""Many dialers come from behind one NAT here, one after the other."""
 
 
 def tell(**facts: Any) -> None:
@@ -35,7 +42,7 @@ async def relay(listen: list[str]) -> None:
     """Serve until killed."""
     limits = RelayLimits(reservations=64, circuits_per_peer=64)
     services = [RelayServer(limits), Kademlia(KadConfig(mode=Mode.SERVER))]
-    async with libp2p.open_host(listen=listen, services=services) as host:
+    async with libp2p.open_host(listen=listen, services=services, config=CONFIG) as host:
         tell(peer=str(host.local_peer), addrs=[str(addr) for addr in host.addrs])
         await trio.sleep_forever()
 
@@ -43,31 +50,32 @@ async def relay(listen: list[str]) -> None:
 async def listener(listen: list[str], bootstrap: str) -> None:
     """Be reached through the relay, until killed."""
     kademlia = Kademlia(KadConfig(mode=Mode.CLIENT), bootstrap=[bootstrap])
-    async with libp2p.open_host(listen=listen, services=[RelayClient(), Dcutr(), kademlia]) as host:
+    async with libp2p.open_host(listen=listen, services=[RelayClient(), Dcutr(), kademlia], config=CONFIG) as host:
         await host.listen(f"{bootstrap}/p2p-circuit")
+        await trio.sleep(1)  # identify tells the bootstrap node
         tell(peer=str(host.local_peer))
         with host.subscribe(HolePunchEnded) as ended:
             async for event in ended:
                 tell(tries=event.tries, direct=event.connection is not None, reason=event.reason)
 
 
-async def dial(listen: list[str], bootstrap: str, target: libp2p.PeerId, patience: float) -> None:
+async def dial(listen: list[str], bootstrap: str, target: str, patience: float) -> None:
     """Connect once."""
     kademlia = Kademlia(KadConfig(mode=Mode.CLIENT), bootstrap=[bootstrap])
     services = [RelayClient(), Dcutr(), kademlia]
-    async with libp2p.open_host(listen=listen, services=services, routing=kademlia) as host:
+    async with libp2p.open_host(listen=listen, services=services, routing=kademlia, config=CONFIG) as host:
         await host.connect(bootstrap)
         began = trio.current_time()
         with host.subscribe(ConnectionOpened) as opened:
-            await host.connect(target)
+            peer = (await host.connect(target)).peer
             relayed = trio.current_time() - began
             direct = math.nan
             with trio.move_on_after(patience):
-                while not any(map(_is_direct, host.connections(target))):
+                while not any(map(_is_direct, host.connections(peer))):
                     await opened.receive()
                 direct = trio.current_time() - began
-        [round_trip] = await ping(host, target)
-        [best, *_] = host.connections(target)
+        [round_trip] = await ping(host, peer)
+        [best, *_] = host.connections(peer)
         assert _is_direct(best) == (not math.isnan(direct))
         tell(
             relayed=relayed, direct=None if math.isnan(direct) else direct, ping=round_trip, over=str(best.remote_addr)
@@ -82,7 +90,7 @@ async def dialer(listen: list[str], bootstrap: str, target: str, runs: int, pati
     """Connect ``runs`` times."""
     for _ in range(runs):
         try:
-            await dial(listen, bootstrap, libp2p.PeerId.parse(target), patience)
+            await dial(listen, bootstrap, target, patience)
         except libp2p.Libp2pError as exc:
             tell(error=str(exc))
 

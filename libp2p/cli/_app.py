@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import _chat, _connect, _dht, _discover, _forward, _keys, _listen, _pubsub, _relay, _rendezvous
+from . import _chat, _connect, _dht, _discover, _doctor, _forward, _keys, _listen, _pubsub, _relay, _rendezvous
 
 _EPILOG = "Exit status: 0 done, 1 a peer or the network failed, 2 wrong usage, 130 interrupted."
 
@@ -51,6 +51,7 @@ app.command()(_listen.listen)
 app.command()(_connect.dial)
 app.command()(_connect.ping)
 app.command()(_connect.identify)
+app.command()(_doctor.doctor)
 app.command()(_chat.chat)
 app.add_typer(_pubsub.app, name="pubsub")
 app.add_typer(_forward.app, name="forward")

@@ -74,7 +74,7 @@ class Node:
             Interrupted: there was one.
         """
         watch = _SignalWatch()
-        async with self._open(services) as host, watch.ending():
+        async with self.open(*services) as host, watch.ending():
             yield host
         watch.check()
 
@@ -87,7 +87,8 @@ class Node:
         inside = any(scope(parse(point)) in (Scope.LOOPBACK, Scope.PRIVATE) for point in points)
         return replace(self, inside=inside)
 
-    def _open(self, services: Sequence[Service]) -> AbstractAsyncContextManager[Host]:
+    def open(self, *services: Service) -> AbstractAsyncContextManager[Host]:
+        """Run the node while the block is open, whoever interrupts."""
         return open_host(
             key=None if self.key is None else load(self.key),
             listen=self.listen,

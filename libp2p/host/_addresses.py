@@ -11,14 +11,14 @@ neighbourhoods agree (cases I3, SPEC I10):
   is a witness of his own there: a LAN is a single neighbourhood. Loopback, relays and names are no witnesses.
 * A vote ends after 40 minutes. Whoever keeps connections open repeats what their peers said.
 
-What counts here is still only a candidate: whether it can be *reached* is for AutoNAT to find out; it calls
-:meth:`ObservedAddresses.discard` for those that cannot.
+What counts here is still only a candidate: whether it can be *reached* is for AutoNAT to find out, and
+:func:`announced` to act on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 
 from ..addressing import Part, Scope, from_parts, ip_group, parts, scope, split_peer
 from ..errors import DecodeError
+from ..events import Reachability
 
 _IPS = ("ip4", "ip6")
 
@@ -135,12 +136,6 @@ class ObservedAddresses:
             found.update((addr, len(candidate.votes)) for addr, candidate in candidates.items())
         return sorted(found, key=lambda addr: -found[addr])
 
-    def discard(self, addr: Multiaddr) -> None:
-        """Drop an address, with its votes: it turned out not to be reachable."""
-        for candidates in self._listens.values():
-            candidates.pop(addr, None)
-            self._fill(candidates)
-
     def next_timeout(self) -> float | None:
         """When the next vote ends; None when there is none."""
         return min(
@@ -227,6 +222,27 @@ def _in_shape_of(listen: Multiaddr, observed: Multiaddr) -> Multiaddr | None:
     if len(seen) < 2 or seen[0].name not in _IPS or shape[: len(seen_shape)] != seen_shape:
         return None
     return from_parts(seen + ours[len(seen) :])
+
+
+def announced(
+    listening: Iterable[Multiaddr], observed: Iterable[Multiaddr], verdicts: Mapping[Multiaddr, Reachability]
+) -> list[Multiaddr]:
+    """Which addresses to announce, and in which order.
+
+    Args:
+        listening: of its own interfaces, and those that a router passes on. They are announced unless it was found that
+            nobody gets there.
+        observed: those that others see. Where somebody tries them (they have a verdict), they wait for its end.
+        verdicts: what was found.
+    """
+    own = dict.fromkeys(listening)
+    found = [
+        addr
+        for addr in dict.fromkeys((*own, *observed))
+        if (verdict := verdicts.get(addr)) in (None, Reachability.PUBLIC)
+        or (verdict is Reachability.UNKNOWN and addr in own)
+    ]
+    return sorted(found, key=lambda addr: verdicts.get(addr) is not Reachability.PUBLIC)
 
 
 def expand(listen_addrs: Iterable[Multiaddr], interfaces: Sequence[str]) -> list[Multiaddr]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -23,14 +23,14 @@ from ..abc import (
     StreamHandler,
     Target,
 )
-from ..addressing import parse, split_peer, with_peer
+from ..addressing import is_relay, parse, split_peer, with_peer
 from ..crypto.keys import PrivateKey
 from ..errors import DecodeError, DialError, NoAddresses
-from ..events import Event, ListenAddrsChanged, ProtocolsChanged
+from ..events import Event, ListenAddrsChanged, ProtocolsChanged, Reachability
 from ..metrics import Kind, Metric, bounded
 from ..peer_id import PeerId
 from ..swarm import Handler, Swarm
-from ._addresses import ObservedAddresses, expand
+from ._addresses import ObservedAddresses, ObservedConfig, announced, expand
 from ._interfaces import Interfaces
 
 
@@ -57,6 +57,7 @@ class RunningHost(Host):
         handlers: dict[ProtocolId, Handler],
         services: Sequence[Service],
         containment: Containment,
+        observed: ObservedConfig,
         routing: Routing | None = None,
     ) -> None:
         self._key = key
@@ -64,7 +65,8 @@ class RunningHost(Host):
         self._handlers = handlers
         self._services = tuple(services)
         self._routing = routing
-        self._observed = ObservedAddresses()
+        self._observed = ObservedAddresses(observed)
+        self._verdicts: Mapping[Multiaddr, Reachability] = {}
         self._mapped: tuple[Multiaddr, ...] = ()
         self._interfaces = Interfaces()
         # What the addresses were made of the last time, and what came of it: every connection asks.
@@ -100,12 +102,23 @@ class RunningHost(Host):
     @property
     def addrs(self) -> Sequence[Multiaddr]:
         bound, confirmed = self._swarm.bound_addrs(), self._observed.confirmed(trio.current_time())
-        made_of = (bound, confirmed, self._mapped, self._interfaces.addresses())
+        made_of = (bound, confirmed, self._mapped, self._interfaces.addresses(), self._verdicts)
         if made_of != self._made_of:
-            own = [*self.listen_addrs(), *self._mapped, *confirmed]
-            self._addrs = tuple(with_peer(addr, self.local_peer) for addr in dict.fromkeys(own))
+            own = announced((*self.listen_addrs(), *self._mapped), confirmed, self._verdicts)
+            self._addrs = tuple([with_peer(addr, self.local_peer) for addr in own])
             self._made_of = made_of
         return self._addrs
+
+    @property
+    def candidate_addrs(self) -> Sequence[Multiaddr]:
+        own = (*self.listen_addrs(), *self._mapped, *self._observed.confirmed(trio.current_time()))
+        return [addr for addr in dict.fromkeys(own) if not is_relay(addr)]
+
+    def judge(self, verdicts: Mapping[Multiaddr, Reachability]) -> None:
+        before = self.addrs
+        self._verdicts = dict(verdicts)
+        if self.addrs != before:
+            self._announce()
 
     @property
     def observed_addrs(self) -> Sequence[Multiaddr]:
@@ -187,6 +200,9 @@ class RunningHost(Host):
 
     def connections(self, peer: PeerId | None = None) -> Sequence[Connection]:
         return self._swarm.connections(peer)
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return self._swarm.can_dial(addr)
 
     async def connect(self, target: Target, addrs: Iterable[Multiaddr | str] = ()) -> Connection:
         peer, own = _target(target)

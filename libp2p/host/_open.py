@@ -77,6 +77,7 @@ async def open_host(
             handlers=handlers,
             services=services,
             containment=containment,
+            observed=config.observed,
             routing=routing,
         )
         async with _running(host, config, services, listen):

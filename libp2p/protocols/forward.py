@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import trio
 
@@ -50,7 +51,7 @@ _LOST = (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError)
 _ABORT = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """``struct linger``: to close is to abort."""
 
-Address = tuple[str, int]
+Address: TypeAlias = tuple[str, int]
 """A host, as a name or an IP address, and a TCP port."""
 
 

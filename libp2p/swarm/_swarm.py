@@ -178,6 +178,9 @@ class Swarm(Network):
     def listen_addrs(self) -> Sequence[Multiaddr]:
         return self.bound_addrs()
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        return any(transport.can_dial(addr) for transport in self._transports)
+
     # --- connections
 
     def connections(self, peer: PeerId | None = None) -> Sequence[Connection]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -47,11 +48,15 @@ from libp2p.records.peer_record import PeerRecord, open_peer_record
 from libp2p.security.noise._machine import Handshake, LocalIdentity
 from libp2p.testing import seeded_key
 from libp2p.testing.raw import HEADER, NA, Identity, NoiseXX, handshake_payload, line
+from libp2p.transports.quic._admission import Admission, Answer
+from libp2p.transports.quic._engine import Start, _Bridge
+from libp2p.transports.quic._packets import Tokens, destination, read_header, read_retry, version_negotiation
 from libp2p.transports.websocket._handshake import answer, check_answer, request
 from libp2p.transports.websocket._machine import Frames
 from tests.crypto.certificate_vectors import SPEC_CERTIFICATES
 from tests.muxers import raw
 from tests.muxers.test_machine_properties import check_accounts, normal
+from tests.transports.quic.pairs import CLIENT, SERVER, Pair, make_client, make_pair, make_server
 
 NOW = 1_700_000_000.0
 
@@ -508,6 +513,71 @@ def _identifies() -> Iterable[bytes]:
     )
 
 
+# --- QUIC -------------------------------------------------------------------------------------------------------------
+
+
+def _quic_packets(data: bytes) -> None:
+    """Datagrams of strangers, and the same behind a handshake that is complete."""
+    header = read_header(data)
+    if header is not None:
+        assert header.end <= len(data)
+        verdict = Admission(bytes(32)).judge(header, len(data), CLIENT, bytes(8), 1.0)
+        assert not isinstance(verdict, Answer) or len(verdict.packet) <= len(data)
+    retry = read_retry(data)
+    assert retry is None or (retry.token and retry.source_cid)
+    destination(data)
+    pair, now = _quic_pair(), 2.0
+    for end, address in ((pair.client, SERVER), (pair.server, CLIENT)):
+        end.receive([data], address, now)
+        end.receive_segments(data, max(1, len(data) // 3), address, now)
+        assert end.authenticated
+    stranger = make_server(Start(data[6:14].ljust(8), data[6:14].ljust(8), False))
+    stranger.receive([data], CLIENT, 1.0)
+    assert not stranger.authenticated
+    assert sum(len(packet) for packet, _ in stranger.transmit(1.0)) <= 3 * len(data)
+
+
+@functools.cache
+def _quic_pair() -> Pair:
+    pair = make_pair()
+    pair.exchange()
+    return pair
+
+
+def _quic_seeds() -> Iterable[bytes]:
+    pair = make_pair()
+    sent: list[bytes] = []
+
+    def note(data: bytes, from_client: bool) -> bytes:
+        sent.append(data)
+        return data
+
+    pair.change = note
+    pair.exchange()
+    yield from sent[:8]
+    header = read_header(sent[0])
+    assert header is not None
+    yield Tokens(bytes(32)).retry(header, ("127.0.0.1", 4001), bytes(8), 1.0)
+    yield version_negotiation(header)
+
+
+def _transport_parameters(data: bytes) -> None:
+    """Of a client, in a handshake that is right otherwise."""
+    with patch.object(_Bridge, "serialize_transport_parameters", lambda bridge: data):
+        client = make_client()
+    server = make_server(Start(client.initial_cid, client.initial_cid, False))
+    server.receive([packet for packet, _ in client.transmit(1.0)], CLIENT, 1.0)
+    while server.next_event() is not None:
+        pass
+    server.transmit(1.0)
+    assert not server.authenticated
+
+
+def _parameters() -> Iterable[bytes]:
+    yield make_client()._bridge.serialize_transport_parameters()
+    yield make_server(Start(bytes(8), bytes(8), False))._bridge.serialize_transport_parameters()
+
+
 TARGETS: dict[str, Target] = {
     "certificate": Target(_certificate, _certificates),
     "certificate-extension": Target(_certificate_extension, _extensions),
@@ -519,6 +589,8 @@ TARGETS: dict[str, Target] = {
     "peer-record": Target(_peer_record, _peer_records),
     "public-key": Target(_public_key, _public_keys),
     "pubsub-rpc": Target(_pubsub_rpc, _rpcs),
+    "quic-packet": Target(_quic_packets, _quic_seeds),
+    "quic-transport-parameters": Target(_transport_parameters, _parameters),
     "websocket": Target(_websocket, _websocket_frames),
     "websocket-handshake": Target(_websocket_handshake, _websocket_heads),
     "yamux": Target(functools.partial(_muxer, _YAMUX), _yamux_conversations),

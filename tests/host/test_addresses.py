@@ -6,7 +6,8 @@ import pytest
 from multiaddr import Multiaddr
 
 from libp2p.addressing import parse, with_peer
-from libp2p.host._addresses import ObservedAddresses, ObservedConfig, expand
+from libp2p.events import Reachability
+from libp2p.host._addresses import ObservedAddresses, ObservedConfig, announced, expand
 from libp2p.peer_id import PeerId
 
 PEER = PeerId.parse("QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN")
@@ -148,8 +149,25 @@ def test_the_next_in_line_counts_when_a_place_is_free() -> None:
         for observer in observers(4, first=20 + number):
             world.say(observer, addr)
     assert world.confirmed() == [str(addr) for addr in addrs[:3]]
-    world.observed.discard(addrs[1])
+    world.now += 2000
+    for observer in observers(4, first=23):
+        world.say(observer, addrs[3])
+    for number in (0, 2):
+        for observer in observers(4, first=20 + number):
+            world.say(observer, addrs[number])
+    world.now += 1000  # what was said of the second has ended
     assert world.confirmed() == [str(addrs[0]), str(addrs[2]), str(addrs[3])]
+
+
+def test_i3_what_was_found_decides_what_is_announced() -> None:
+    """First what works, last what nobody has tried; an observed address that is being tried waits."""
+    listening = [parse(f"/ip4/8.8.8.8/tcp/{port}") for port in range(1, 5)]
+    observed = [parse(f"/ip4/9.9.9.9/tcp/{port}") for port in range(1, 5)]
+    kinds = (Reachability.UNKNOWN, Reachability.PRIVATE, Reachability.PUBLIC)
+    assert announced(listening, observed, {}) == [*listening, *observed]
+    verdicts = {addr: kind for addrs in (listening, observed) for addr, kind in zip(addrs, kinds, strict=False)}
+    expected = [listening[2], observed[2], listening[0], listening[3], observed[3]]
+    assert announced(listening, observed, verdicts) == expected
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,11 @@ async def test_S2_no_extension_without_a_proof_is_accepted(role) -> None:
 # --- S5 ---------------------------------------------------------------------------------------------------------------
 
 
+def _off_the_curve() -> bytes:
+    raw = generate(KeyType.ECDSA).public_key.raw
+    return raw[:-1] + bytes((raw[-1] ^ 1,))
+
+
 def _identity_keys() -> dict[str, bytes]:
     def rsa_key(bits: int, exponent: int = 65537) -> bytes:
         modulus = (1 << bits - 1) | 1
@@ -242,7 +247,7 @@ def _identity_keys() -> dict[str, bytes]:
         "RSA-1024": rsa_key(1024),
         "RSA-8193": rsa_key(8193),
         "RSA-16384": rsa_key(16384),
-        "off the curve": pb(1, 3) + pb(2, generate(KeyType.ECDSA).public_key.raw[:-1] + b"\0"),
+        "off the curve": pb(1, 3) + pb(2, _off_the_curve()),
         "long": pb(1, 1) + pb(2, bytes(9000)),
     }
 

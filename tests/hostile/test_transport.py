@@ -1,4 +1,4 @@
-"""Cases T1, T2, T9 and T10 in memory, with exact times: floods from outside, and what the dialer may be led to do."""
+"""Cases T1, T2, T5, T9 and T10 in memory, with exact times: floods, and what the dialer may be led to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from libp2p.testing import Link, Memory, MemoryNetwork, memory_network, open_mem
 from libp2p.testing.raw import HEADER, RawPeer, Wants, line
 from libp2p.testing.rig import Budget
 from libp2p.transports.dns import DnsConfig, DnsResolver
-from tests.hostile.cases import Attack, under_attack
+from tests.hostile.cases import CANARIES, Attack, under_attack
 
 pytestmark = pytest.mark.bar_c
 
@@ -115,6 +115,23 @@ async def test_T1_honest_dials_during_a_flood() -> None:
     good = sorted(time for time in times if time != float("inf"))
     assert len(good) >= 99, f"{100 - len(good)} honest dials failed"
     assert good[94] <= 2.0
+
+
+# --- T5 ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_T5_many_connections_end_at_once() -> None:
+    """150 silent ones: nobody else notices that they are there, nor that all are cut in the same moment."""
+    async with under_attack() as attack:
+        async with trio.open_nursery() as nursery:
+            for _ in range(150):
+                nursery.start_soon(attack.connect)
+        assert len(attack.opened) == 150
+        await trio.sleep(5)
+        assert len(attack.victim.swarm.connections()) == 150 + len(CANARIES)
+        await attack.leave()
+        await trio.sleep(1)
+        assert len(attack.victim.swarm.connections()) == len(CANARIES)
 
 
 # --- T2 ---------------------------------------------------------------------------------------------------------------

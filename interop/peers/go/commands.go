@@ -108,6 +108,8 @@ func (n *node) execute(ctx context.Context, req *request) (results, error) {
 	case "dht_table", "dht_find_peer", "dht_closest", "dht_put", "dht_get", "dht_provide", "dht_find_providers",
 		"dht_put_pk", "dht_put_ipns":
 		return n.executeDHT(ctx, req)
+	case "autonat":
+		return n.executeAutonat(ctx, req.Peer.ID)
 	case "publish_many", "collect", "mesh":
 		return n.gossip(ctx, req)
 	default:

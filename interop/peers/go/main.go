@@ -51,6 +51,7 @@ type features struct {
 	MessageIDs  []string          `json:"message_ids"`
 	Relay       []string          `json:"relay"`
 	MDNS        []string          `json:"mdns"`
+	AutoNAT     []string          `json:"autonat"`
 	Extensions  []string          `json:"extensions"`
 	Unsupported map[string]string `json:"unsupported"`
 }
@@ -69,8 +70,9 @@ func supported() features {
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
-		Relay:       []string{"client", "server", "none"},
+		Relay:       []string{"client", "server", "none", "punch"},
 		MDNS:        []string{"on"},
+		AutoNAT:     []string{"v1", "v2"},
 		Extensions:  []string{"partial", "test"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
 	}
@@ -108,6 +110,7 @@ type options struct {
 	features   bool
 	quiet      bool
 	mdns       string
+	autonat    string
 	// Of the web, for wss: key and certificate to listen with, and whom to trust.
 	certificate string
 	authority   string
@@ -132,6 +135,7 @@ func parseFlags(known features) (options, error) {
 		return err
 	})
 	flag.StringVar(&opts.mdns, "mdns", "off", "find peers of the local network")
+	flag.StringVar(&opts.autonat, "autonat", "none", "version of AutoNAT to serve and to ask with")
 	flag.StringVar(&opts.certificate, "certificate", "", "PEM file with key and certificate to listen with, for wss")
 	flag.StringVar(&opts.authority, "authority", "", "PEM file with the certificate of whom to trust, for wss")
 	flag.BoolVar(&opts.quiet, "quiet", false, "print no events after ready")
@@ -159,6 +163,7 @@ func parseFlags(known features) (options, error) {
 		{"relay", opts.relay, known.Relay},
 		{"mdns", opts.mdns, []string{"on", "off"}},
 		{"dht", opts.dht, known.DHT},
+		{"autonat", opts.autonat, append(known.AutoNAT, "none")},
 	} {
 		if reason, ok := known.Unsupported[check.value]; ok {
 			return opts, fmt.Errorf("%w: --%s %s: %s", errUsage, check.flag, check.value, reason)

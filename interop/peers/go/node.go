@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/libp2p/go-libp2p/p2p/host/observedaddrs"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -52,11 +53,13 @@ var (
 		"none":   libp2p.DisableRelay(),
 		"server": libp2p.DisableRelay(),
 		"client": libp2p.EnableRelay(),
+		"punch":  libp2p.ChainOptions(libp2p.EnableRelay(), libp2p.EnableHolePunching()),
 	}
 	addrsFactories = map[string]func([]ma.Multiaddr) []ma.Multiaddr{
 		"none":   ownAddrs,
 		"server": withPublicName,
 		"client": ownAddrs,
+		"punch":  ownAddrs,
 	}
 	keyTypes = map[string]int{
 		"ed25519":   crypto.Ed25519,
@@ -75,6 +78,7 @@ type node struct {
 	identified *identifyLog
 	topics     *topics        // nil with --pubsub none
 	dht        *kad.IpfsDHT   // nil with --dht none
+	autonat    askAutonat     // nil with --autonat none
 	running    sync.WaitGroup // commands not yet answered
 
 	meshMu sync.Mutex
@@ -106,6 +110,10 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	transport, err := transportOption(opts)
 	if err != nil {
 		return nil, err
+	}
+	if opts.relay == "punch" {
+		// There is nobody but the relay to say where this host is seen.
+		observedaddrs.ActivationThresh = 1
 	}
 	h, err := libp2p.New(
 		libp2p.Identity(key),
@@ -159,6 +167,11 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 	if opts.dht != "none" {
 		if n.dht, err = newDHT(h, opts.dht); err != nil {
 			return nil, fmt.Errorf("dht: %w", err)
+		}
+	}
+	if opts.autonat != "none" {
+		if n.autonat, err = serveAutonat(h, opts); err != nil {
+			return nil, fmt.Errorf("autonat: %w", err)
 		}
 	}
 	// One at a time, as Listen with several is content when one succeeds.

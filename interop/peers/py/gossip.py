@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 from libp2p.abc import IHost
+from libp2p.pubsub.floodsub import PROTOCOL_ID as FLOODSUB
+from libp2p.pubsub.floodsub import FloodSub
 from libp2p.pubsub.gossipsub import PROTOCOL_ID as MESHSUB_10
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11 as MESHSUB_11
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V12 as MESHSUB_12
@@ -61,6 +63,21 @@ async def running_gossipsub(host: IHost) -> AsyncIterator[Pubsub]:
     )
     pubsub = Pubsub(host, router, strict_signing=True)
     async with background_trio_service(pubsub), background_trio_service(router):
+        await pubsub.wait_until_ready()
+        yield pubsub
+
+
+@asynccontextmanager
+async def running_pubsub(host: IHost, kind: str) -> AsyncIterator[Pubsub | None]:
+    if kind == "none":
+        yield None
+        return
+    if kind == "gossipsub":
+        async with running_gossipsub(host) as pubsub:
+            yield pubsub
+        return
+    pubsub = Pubsub(host, FloodSub([FLOODSUB]), strict_signing=True)
+    async with background_trio_service(pubsub):
         await pubsub.wait_until_ready()
         yield pubsub
 

@@ -34,8 +34,6 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamError, StreamReset
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.peer.peerstore import PeerStore
-from libp2p.pubsub.floodsub import PROTOCOL_ID as FLOODSUB
-from libp2p.pubsub.floodsub import FloodSub
 from libp2p.pubsub.pb.rpc_pb2 import Message
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.rcmgr import ResourceManager
@@ -50,11 +48,11 @@ from libp2p.stream_muxer.mplex.mplex import MPLEX_PROTOCOL_ID, Mplex
 from libp2p.stream_muxer.mplex.mplex_stream import MplexStream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
-from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import read_length_prefixed_protobuf
 from multiaddr import Multiaddr
 
 sys.path.append(str(Path(__file__).parent))  # with -I it is not searched
+import dht  # noqa: E402
 import gossip  # noqa: E402
 
 ECHO = TProtocol("/interop/echo/1.0.0")
@@ -557,6 +555,9 @@ class Commands:
             mesh = self._meshes[nodes, dials] = await self._nursery.start(gossip.run_mesh, hosts, dials)
         return await mesh.publish_many(**load)
 
+    async def cmd_dht_many(self, nodes: int, rounds: int) -> Results:
+        return await dht.dht_many([make_host(self._arguments) for _ in range(nodes)], rounds)
+
     def _connected(self, peer: str) -> ID:
         """The id of a connected peer. Commands never dial by themselves, as the package would."""
         peer_id = ID.from_string(peer)
@@ -642,21 +643,6 @@ def make_host(arguments: argparse.Namespace) -> IHost:
     )
 
 
-@asynccontextmanager
-async def running_pubsub(host: IHost, kind: str) -> AsyncIterator[Pubsub | None]:
-    if kind == "none":
-        yield None
-        return
-    if kind == "gossipsub":
-        async with gossip.running_gossipsub(host) as pubsub:
-            yield pubsub
-        return
-    pubsub = Pubsub(host, FloodSub([FLOODSUB]), strict_signing=True)
-    async with background_trio_service(pubsub):
-        await pubsub.wait_until_ready()
-        yield pubsub
-
-
 async def serve(arguments: argparse.Namespace) -> None:
     host = make_host(arguments)
     protocols = InteropProtocols(host)
@@ -664,7 +650,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         host.get_network().register_notifee(ConnectionEvents())
     listen = [Multiaddr(address) for address in arguments.listen or ["/ip4/127.0.0.1/tcp/0"] if address != "none"]
 
-    async with host.run(listen), running_pubsub(host, arguments.pubsub) as pubsub, trio.open_nursery() as nursery:
+    async with host.run(listen), gossip.running_pubsub(host, arguments.pubsub) as pubsub, trio.open_nursery() as nursery:
         # The connector dials known peers to have at least 100 connections: one that a suite ended would come back.
         await host.get_network().event_background_nursery_created.wait()
         await host.get_network().auto_connector.stop()

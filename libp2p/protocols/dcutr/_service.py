@@ -136,7 +136,7 @@ class Dcutr(Service):
         else:
             reason = "" if connection is not None else f"{tries} tries failed"
         finally:
-            del self._busy[relayed.peer]
+            self._busy.pop(relayed.peer, None)  # all are forgotten when the service ends
         self._report(host, "initiator", HolePunchEnded(relayed.peer, connection, tries, reason))
         if connection is not None:
             await self._retire(host, relayed)
@@ -188,7 +188,7 @@ class Dcutr(Service):
             timeout = self._config.punch_timeout
             connection = await self._connect(host, relayed.peer, asked.addrs, Direction.OUTBOUND, timeout)
         finally:
-            del self._busy[relayed.peer]
+            self._busy.pop(relayed.peer, None)  # all are forgotten when the service ends
         reason = "" if connection is not None else "no address that the peer is seen at could be reached"
         self._report(host, "receiver", HolePunchEnded(relayed.peer, connection, tries, reason))
 

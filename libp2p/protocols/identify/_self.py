@@ -1,7 +1,8 @@
 """What this host says about itself.
 
-It is the same for all peers, but for the address that each is seen at and for loopback addresses, which only peers on
-this machine are told. So it is put together once for each of these two kinds, and again when it has changed.
+It is the same for all peers, but for the address that each is seen at and for addresses that lead nowhere from there:
+loopback ones, which only peers on this machine are told, and private ones, which are nobody's business on the internet.
+So it is put together once for each of these three kinds, and again when it has changed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Callable, Sequence
 from multiaddr import Multiaddr
 
 from ...abc import Connection, Host
-from ...addressing import is_relay, split_peer
+from ...addressing import Scope, is_relay, split_peer
 from ...records.peer_record import MAX_ADDRS, PeerRecord
-from ._addresses import is_here, without_loopback
+from ._addresses import of_scopes, useful_scopes, without_loopback
 from ._codec import MAX_SENT, OBSERVED_ROOM, IdentifyInfo, encode, encode_observed
 
 
@@ -31,9 +32,10 @@ class SelfDescription:
         self._protocol_version = protocol_version
         self._clock = clock
         self._seq = 0
-        self._record: tuple[tuple[Multiaddr, ...], bytes] | None = None
-        # For peers elsewhere and for those on this machine: addresses and protocols, and the message they make.
-        self._made: dict[bool, tuple[tuple[object, object], bytes]] = {}
+        # For each kind of peers, by what is of use to them: addresses and protocols, and the message they make; and
+        # addresses, and the signed record they make.
+        self._made: dict[frozenset[Scope], tuple[tuple[object, object], bytes]] = {}
+        self._records: dict[bool, tuple[tuple[Multiaddr, ...], bytes]] = {}
 
     def message_for(self, host: Host, connection: Connection) -> bytes:
         """The message for the peer at the other end of ``connection``."""
@@ -43,23 +45,21 @@ class SelfDescription:
 
     def common(self, host: Host, connection: Connection) -> bytes:
         """The message without the observed address: the very same object for all peers of a kind, until it changes."""
-        here = is_here(connection.remote_addr)
+        scopes = useful_scopes(connection.remote_addr)
         made_of = (tuple(host.addrs), tuple(host.protocols))
-        made = self._made.get(here)
+        made = self._made.get(scopes)
         if made is None or made[0] != made_of:
-            made = self._made[here] = (made_of, self._make(host, here))
+            made = self._made[scopes] = (made_of, self._make(host, scopes))
         return made[1]
 
-    def _make(self, host: Host, here: bool) -> bytes:
-        own = [split_peer(addr)[0] for addr in host.addrs]
-        elsewhere = without_loopback(own)
-        # One record for everybody: two of one sequence number would contradict each other wherever they meet. It
-        # lists loopback addresses only when there are no others, and then it is for peers on this machine.
-        record = self._sealed(host, elsewhere or own) if elsewhere or here else None
+    def _make(self, host: Host, scopes: frozenset[Scope]) -> bytes:
+        own = of_scopes([split_peer(addr)[0] for addr in host.addrs], scopes)
+        # A record lists loopback addresses only when there are no others, and then it is for peers on this machine.
+        record = self._sealed(host, without_loopback(own) or own, private=Scope.PRIVATE in scopes)
         return encode(
             IdentifyInfo(
                 public_key=host.private_key.public_key.marshal(),
-                listen_addrs=tuple(own) if here else elsewhere,
+                listen_addrs=own,
                 protocols=tuple(host.protocols),
                 protocol_version=self._protocol_version,
                 agent_version=self._agent_version,
@@ -68,13 +68,14 @@ class SelfDescription:
             max_length=MAX_SENT - OBSERVED_ROOM,
         )
 
-    def _sealed(self, host: Host, addrs: Sequence[Multiaddr]) -> bytes | None:
+    def _sealed(self, host: Host, addrs: Sequence[Multiaddr], *, private: bool) -> bytes | None:
         listed = tuple(addrs[:MAX_ADDRS])
         if not listed:
             return None
-        if self._record is None or self._record[0] != listed:
+        record = self._records.get(private)
+        if record is None or record[0] != listed:
             # Time makes it grow across restarts (E8), the sum when the clock steps back or is coarse.
             self._seq = max(self._seq + 1, int(self._clock() * 1_000_000_000))
-            record = PeerRecord(peer=host.local_peer, seq=self._seq, addrs=listed)
-            self._record = (listed, record.seal(host.private_key))
-        return self._record[1]
+            made = PeerRecord(peer=host.local_peer, seq=self._seq, addrs=listed)
+            record = self._records[private] = (listed, made.seal(host.private_key))
+        return record[1]

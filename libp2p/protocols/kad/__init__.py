@@ -5,6 +5,7 @@ Source: libp2p/specs kad-dht.
 
 from ._addrs import Reach
 from ._config import KAD, LAN_KAD, KadConfig, Mode, amino, lan
+from ._discovery import DhtDiscovery
 from ._errors import NotFound, NotStored, StoreBusy
 from ._events import LookupStep, Step
 from ._query import QueryConfig
@@ -18,6 +19,7 @@ __all__ = [
     "LAN_KAD",
     "MAX_FOUND",
     "AnyValue",
+    "DhtDiscovery",
     "Entry",
     "InvalidRecord",
     "IpnsValidator",

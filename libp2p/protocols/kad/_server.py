@@ -127,8 +127,9 @@ class Server:
             own = peer == self._host.local_peer
             addrs = self._host.addrs if own else self._host.peerstore.addrs(peer)
             told = [addr.to_bytes() for addr in addrs if self._config.reach.tells(addr)]
-            encoded = encode_closer(PeerInfo(peer, tuple(told))) if told else b""
-            kept = self._encoded[peer] = (now + _FRESH, encoded)
+            if not told:
+                return b""  # not kept: whoever has just come is known a moment later
+            kept = self._encoded[peer] = (now + _FRESH, encode_closer(PeerInfo(peer, tuple(told))))
         return kept[1]
 
     # --- values

@@ -12,6 +12,7 @@ import trio
 from ...errors import DecodeError
 from ._gateway import local_ip_towards
 from ._http import Response, ResponseReader
+from ._machine import PortMapConfig
 from ._types import Lease, Port, RouterRefused, RouterSilent
 from ._upnp import (
     GROUP,
@@ -110,8 +111,8 @@ class IgdRouter:
         try:
             entry = entry_arguments(leases[0].port, leases[0].external_port)
             found = await self._act("GetSpecificPortMappingEntry", entry)
-        except Fault:
-            return False
+        except Fault as fault:
+            return fault.code != NO_SUCH_ENTRY  # some do not know this action
         return found.get("NewInternalClient") == self.local_ip
 
     async def _ask_address(self) -> str:
@@ -131,20 +132,18 @@ class IgdRouter:
             raise RouterSilent(PROTOCOL, str(exc)) from exc
 
 
-async def find_igd(
-    *, timeout: float, request_timeout: float, rng: random.Random, group: tuple[str, int] = GROUP
-) -> IgdRouter:
+async def find_igd(config: PortMapConfig, *, rng: random.Random, group: tuple[str, int] = GROUP) -> IgdRouter:
     """Search the local network for a router that speaks UPnP.
 
     Raises:
         PortMappingError: there is none.
     """
-    failure = RouterSilent(PROTOCOL, f"no answer within {timeout:g} s")
-    for url in await _search(group, timeout):
+    failure = RouterSilent(PROTOCOL, f"no answer within {config.search_timeout:g} s")
+    for url in await _search(group, config):
         try:
-            response = await _exchange(url, encode_get(url), request_timeout)
+            response = await _exchange(url, encode_get(url), config.request_timeout)
             point = decode_description(response, url)
-            return await IgdRouter(point, timeout=request_timeout, rng=rng).find()
+            return await IgdRouter(point, timeout=config.request_timeout, rng=rng).find()
         except DecodeError as exc:
             failure = RouterSilent(PROTOCOL, str(exc))
         except RouterSilent as exc:
@@ -152,11 +151,12 @@ async def find_igd(
     raise failure
 
 
-async def _search(group: tuple[str, int], timeout: float) -> list[Url]:
+async def _search(group: tuple[str, int], config: PortMapConfig) -> list[Url]:
     """Who answers, in the order of their answers; the search ends a moment after the first of them."""
     found: dict[Url, None] = {}
+    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, trio.move_on_after(timeout) as scope:
+        with sock, trio.move_on_after(config.search_timeout) as scope:
             for _ in range(SEARCHES):
                 for target in SEARCHED:
                     await sock.sendto(encode_search(target, group=group, seconds=MX), group)
@@ -166,7 +166,7 @@ async def _search(group: tuple[str, int], timeout: float) -> list[Url]:
                     found[decode_search_answer(data, str(source[0]))] = None
                 except DecodeError:
                     continue
-                scope.deadline = min(scope.deadline, trio.current_time() + MX)
+                scope.deadline = min(scope.deadline, trio.current_time() + config.head_start)
     except OSError as exc:
         raise RouterSilent(PROTOCOL, exc.strerror or str(exc)) from exc
     return list(found)

@@ -35,6 +35,8 @@ class PortMapConfig:
     """Between two looks whether the router is still the same, and still knows what it granted."""
     search_timeout: float = 4.0
     """For a router to answer at all."""
+    head_start: float = 1.0
+    """For better protocols, and other routers, when one has answered."""
     request_timeout: float = 4.0
     """For an answer of one that has answered."""
     farewell: float = 1.0
@@ -42,7 +44,8 @@ class PortMapConfig:
 
     def __post_init__(self) -> None:
         times = (self.min_renewal, self.first_retry, self.check, self.search_timeout, self.request_timeout)
-        if min(self.lifetime, self.ports, *times) <= 0 or self.farewell < 0 or self.max_retry < self.first_retry:
+        waits = (self.head_start, self.farewell)
+        if min(self.lifetime, self.ports, *times) <= 0 or min(waits) < 0 or self.max_retry < self.first_retry:
             raise ValueError("times and bounds must be positive")
 
 

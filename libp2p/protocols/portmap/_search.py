@@ -19,8 +19,6 @@ from ._upnp import GROUP
 
 PREFERENCE = ("PCP", "NAT-PMP", UPNP)
 """Best first: the newest, and the one that takes the fewest packets."""
-HEAD_START = 1.0
-"""Seconds that better protocols have when another one has answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ async def find_routers(
     ways: dict[str, Callable[[], Awaitable[Router]]] = {
         "PCP": lambda: find_pcp(place.address(), port=place.port, timeout=timeout, secret=secret),
         "NAT-PMP": lambda: find_natpmp(place.address(), port=place.port, timeout=timeout),
-        UPNP: lambda: find_igd(timeout=timeout, request_timeout=config.request_timeout, rng=rng, group=place.group),
+        UPNP: lambda: find_igd(config, rng=rng, group=place.group),
     }
     asked = [protocol for protocol in PREFERENCE if protocol in protocols]
     found: dict[str, Router | PortMappingError] = {}
@@ -83,7 +81,7 @@ async def find_routers(
             else:
                 if first:
                     better = asked[: asked.index(protocol)]
-                    wait = HEAD_START if any(each not in found for each in better) else 0
+                    wait = config.head_start if any(each not in found for each in better) else 0
                     scope = nursery.cancel_scope
                     scope.deadline = min(scope.deadline, trio.current_time() + wait)
 

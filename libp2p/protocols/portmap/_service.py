@@ -24,7 +24,17 @@ from ...metrics import Metric, gauge
 from ._gateway import local_ip_towards
 from ._machine import Mappings, PortMapConfig
 from ._search import PREFERENCE, RouterPlace, best, find_routers
-from ._types import Lease, NoGateway, Port, PortMappingChanged, PortMappingError, Router, RouterSilent, Transport
+from ._types import (
+    Lease,
+    NoGateway,
+    Port,
+    PortMappingChanged,
+    PortMappingError,
+    Router,
+    RouterRefused,
+    RouterSilent,
+    Transport,
+)
 
 _log = logging.getLogger("libp2p.portmap")
 
@@ -86,15 +96,11 @@ class PortMapping(Service):
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch, host)
             task_status.started()
-            useless: set[str] = set()
+            refused_in: set[str] = set()
             while True:
-                error = await self._one_router(host, secret, useless)
-                if error is not None and useless and len(useless) < len(PREFERENCE):
-                    continue  # it may be better in another protocol
-                useless.clear()
-                if error is None:
-                    continue
-                await self._pause()
+                if not await self._one_router(host, secret, refused_in):
+                    refused_in.clear()
+                    await self._pause()
 
     async def _pause(self) -> None:
         """Until the next search: longer after each that failed."""
@@ -109,23 +115,31 @@ class PortMapping(Service):
                 await changes.receive()
                 self._wake.set()
 
-    async def _one_router(self, host: Host, secret: bytes, useless: set[str]) -> PortMappingError | None:
-        """Find a router and use it while it is there. Returns why it ended; None when there is another network now."""
-        protocols = [protocol for protocol in PREFERENCE if protocol not in useless]
+    async def _one_router(self, host: Host, secret: bytes, refused_in: set[str]) -> bool:
+        """Find a router and use it while it is there. Returns whether to search again at once.
+
+        Args:
+            host: whose ports to map.
+            secret: for PCP.
+            refused_in: the protocols in which everything was refused, which are left out; one may be added.
+        """
+        protocols = [protocol for protocol in PREFERENCE if protocol not in refused_in]
         found = await find_routers(
             self._place, self._config, secret=secret, rng=self._rng, protocols=protocols, first=True
         )
         router = best(found)
         if router is None:
-            useless.clear()
             error = next(answer for each in protocols if isinstance(answer := found[each], PortMappingError))
             self._tell(host, None, (), error)
-            return error
+            return False
         why = await _Session(self, host, router, self._config, self._place).run()
-        if why is not None and not isinstance(why, RouterSilent):
-            useless.add(router.protocol)
         self._tell(host, None, (), why)
-        return why
+        if why is None:
+            return True  # it is another network
+        if isinstance(why, RouterRefused):
+            refused_in.add(router.protocol)
+            return len(refused_in) < len(PREFERENCE)
+        return False
 
     def _tell(self, host: Host, router: Router | None, leases: Sequence[Lease], error: PortMappingError | None) -> None:
         """Make ``leases`` the host's addresses, and say so, unless that is how it was."""

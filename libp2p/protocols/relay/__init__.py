@@ -11,13 +11,14 @@ Source: libp2p/specs relay/circuit-v2, relay/circuit-v1.
 from ._client import RelayClient, RelayClientConfig, Reservation, reserve
 from ._codec import CircuitLimit, Status, Voucher
 from ._errors import CircuitRefused, ReservationRefused
-from ._hop import HOP, STOP, RelayServer
+from ._hop import HOP, RELAYS, STOP, RelayServer
 from ._reservations import RelayLimits
 from ._v1 import RELAY_V1, StatusV1
 from ._v1_service import RelayV1
 
 __all__ = [
     "HOP",
+    "RELAYS",
     "RELAY_V1",
     "STOP",
     "CircuitLimit",

@@ -20,7 +20,18 @@ from multiaddr import Multiaddr
 from trio.lowlevel import ParkingLot
 
 from ..._util.bounded import LruMap
-from ...abc import Connection, Host, ProtocolId, RawConnection, Service, Stream, StreamHandler, Target, Transport
+from ...abc import (
+    Connection,
+    Discovery,
+    Host,
+    ProtocolId,
+    RawConnection,
+    Service,
+    Stream,
+    StreamHandler,
+    Target,
+    Transport,
+)
 from ...addressing import is_relay, parse, split_peer
 from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
 from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified
@@ -41,7 +52,7 @@ from ._codec import (
 )
 from ._errors import CircuitRefused, ReservationRefused
 from ._exchange import receive_message, send_message
-from ._hop import HOP, REQUEST_TIMEOUT, STOP
+from ._hop import HOP, RELAYS, REQUEST_TIMEOUT, STOP
 from ._transport import LOCAL_ADDR, Circuit, CircuitListener, CircuitStream, circuit_addr, seen_through
 from ._v1 import RELAY_V1, Kind, MessageV1, StatusV1
 from ._v1_asking import ask as ask_v1
@@ -59,6 +70,12 @@ MAX_ANNOUNCED = 8
 """Addresses of a relay under which this host announces itself (ours): more would leave no room for its other ones."""
 MAX_ANNOUNCED_LENGTH = 512
 """Bytes of each, before our own id is put behind it (ours): above 1 KiB nobody could read it, this host included."""
+MAX_FOUND = 64
+"""Relays remembered of those that were found by looking for them (ours); the oldest make room."""
+LOOK_DELAY = 1.0
+"""Seconds before the first look, for those that are known already (ours)."""
+LOOK = 20.0
+"""Seconds that one look for relays takes at most (ours)."""
 LIFE_V1 = 3600.0
 """Seconds after which a relay of version 1, which grants nothing, is asked again whether it is one."""
 PROTECTION = "relay-in-use"
@@ -210,6 +227,8 @@ class RelayClient(Service):
     Args:
         relays: who to ask first for what listens on a bare ``/p2p-circuit``: addresses that end in ``/p2p/<relay>``,
             and peers whose addresses are known. After them come connected peers that serve as relays.
+        discovery: where others are looked for, under :data:`RELAYS`, while these are too few; a service of the same
+            host that comes before this one.
         config: how many, and when to try again.
         clock: wall clock in seconds since 1970, to read the end of reservations by.
 
@@ -222,10 +241,13 @@ class RelayClient(Service):
         self,
         relays: Iterable[Target] = (),
         *,
+        discovery: Discovery | None = None,
         config: RelayClientConfig | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._given = [_parsed(relay) for relay in relays]
+        self._discovery = discovery
+        self._found: LruMap[PeerId, None] = LruMap(MAX_FOUND)
         self._config = config or RelayClientConfig()
         self._clock = clock
         self._protocols: tuple[ProtocolId, ...] = (HOP,)
@@ -390,6 +412,8 @@ class RelayClient(Service):
 
         with scope:
             async with trio.open_nursery() as nursery:
+                if self._discovery is not None:
+                    nursery.start_soon(self._look, host, listener, self._discovery)
                 while True:
                     again = float("inf")
                     for way in self._candidates(host):
@@ -402,12 +426,31 @@ class RelayClient(Service):
                     with trio.CancelScope(deadline=again):
                         await self._news.park()
 
+    async def _look(self, host: Host, listener: CircuitListener, discovery: Discovery) -> None:
+        """Look for relays whenever too few are held, less and less often while that does not help."""
+        pause = self._config.retry
+        await trio.sleep(LOOK_DELAY)
+        while True:
+            if len(listener.reservations) < self._config.wanted:
+                with host.contain("looking for", "relays"), trio.move_on_after(LOOK):
+                    async with discovery.find_peers(RELAYS) as found:
+                        async for peer in found:
+                            self._found[peer] = None
+                            self._news.unpark_all()
+                pause = min(pause * 2, self._config.max_retry)
+            else:
+                pause = self._config.retry
+            await trio.sleep(pause)
+
     def _candidates(self, host: Host) -> list[_Way]:
         """Who may serve as a relay, best first."""
         found = {relay: at for relay, at in self._given if relay != host.local_peer}
         for conn in host.connections():
             if self._is_relay(host.peerstore.protocols(conn.peer)) and not is_relay(conn.remote_addr):
                 found.setdefault(conn.peer, None)
+        for peer in self._found:
+            if peer != host.local_peer:
+                found.setdefault(peer, None)
         # More could not be remembered when they fail, and would be asked again and again.
         return list(found.items())[:_REMEMBERED_FAILURES]
 

@@ -19,7 +19,7 @@ from itertools import accumulate
 import trio
 from multiaddr import Multiaddr
 
-from ...abc import Connection, Host, ProtocolId, Service, Stream, StreamHandler
+from ...abc import Connection, Discovery, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, is_relay, scope, with_peer
 from ...errors import DecodeError, Libp2pError, RemoteProtocolError
 from ...events import ConnectionEnded
@@ -50,6 +50,10 @@ STOP_TIMEOUT = 30.0
 """Seconds that a destination has to accept a circuit (go)."""
 MAX_OWN_ADDRS = 2048
 """Bytes of all the addresses in a grant, so that it is read together with the voucher (ours)."""
+RELAYS = "/libp2p/relay"
+"""The name under which relays are found (js)."""
+ADVERTISE_RETRY = 60.0
+"""Seconds after which a relay whose discovery failed turns to it again (ours)."""
 PROTECTION = "relay-reservation"
 """The tag under which peers with a reservation are protected from trimming."""
 
@@ -68,10 +72,18 @@ class RelayServer(Service):
 
     Args:
         limits: what it gives away; the defaults are go's.
+        discovery: where others find it under :data:`RELAYS`; a service of the same host that comes before this one.
         clock: wall clock in seconds since 1970, for the end of reservations as peers see it.
     """
 
-    def __init__(self, limits: RelayLimits | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        limits: RelayLimits | None = None,
+        *,
+        discovery: Discovery | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._discovery = discovery
         self.limits: RelayLimits = limits or RelayLimits()
         self._clock = clock
         self._reservations = Reservations(self.limits)
@@ -112,12 +124,21 @@ class RelayServer(Service):
             with host.subscribe(ConnectionEnded) as events:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._expire, host)
+                    if self._discovery is not None:
+                        nursery.start_soon(self._advertise, host, self._discovery)
                     task_status.started()
                     async for event in events:
                         if not direct_connections(host, event.peer):
                             self._forget(host, event.peer)
         finally:
             self._host = None
+
+    async def _advertise(self, host: Host, discovery: Discovery) -> None:
+        while True:
+            with host.contain("advertising", "this relay"):
+                async with discovery.advertise(RELAYS):
+                    await trio.sleep_forever()
+            await trio.sleep(ADVERTISE_RETRY)
 
     async def _expire(self, host: Host) -> None:
         while True:

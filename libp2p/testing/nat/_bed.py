@@ -22,6 +22,7 @@ from ipaddress import IPv4Address
 
 import trio
 
+from ..._util.nursery import open_unwrapping_nursery
 from ._internet import Internet, Place
 from ._table import KINDS, Nat
 
@@ -155,7 +156,7 @@ async def nat_bed(hosts: Mapping[str, Place], *, latency: float = 0.01) -> Async
             stack.callback(os.close, namespaces[name])
             stack.callback(os.close, devices[name])
         bed = Bed(internet, namespaces, devices, latency)
-        async with trio.open_nursery() as nursery:
+        async with open_unwrapping_nursery() as nursery:
             await nursery.start(bed.run)
             try:
                 yield bed

@@ -35,8 +35,10 @@ from ._tls import Outside, TlsIdentity
 
 _log = logging.getLogger("libp2p.quic")
 
-BATCH = 16
+TURN_RECEIVES = 16
 """Receives between two looks at what else there is to do."""
+TURN_EVENTS = 2048
+"""Events of one connection that end a turn as well: a receive may bring ten times as many."""
 NOISE_SIZE = 64
 """Bytes of a datagram that only opens a way (go, rust)."""
 REFUSED = 0x2
@@ -88,6 +90,7 @@ class Endpoint:
         self._handshakes: dict[QuicConnection, bytes] = {}
         self._dials: dict[QuicConnection, Address] = {}
         self._touched: dict[QuicConnection, None] = {}
+        self._crowded = False
         self._timers: list[tuple[float, int, QuicConnection]] = []
         self._armed: dict[QuicConnection, float] = {}
         self._timer_scope = trio.CancelScope()
@@ -137,7 +140,8 @@ class Endpoint:
     async def _read(self) -> None:
         while True:
             await self._socket.wait_readable()
-            for count in range(BATCH):
+            self._crowded = False
+            for count in range(TURN_RECEIVES):
                 try:
                     data, size, remote = self._socket.receive()
                 except trio.WouldBlock:
@@ -147,6 +151,8 @@ class Endpoint:
                 self._take(data, size, remote)
                 if self.closed:
                     return
+                if self._crowded:
+                    break
             touched, self._touched = self._touched, {}
             for connection in touched:
                 self._guarded(connection, connection.advance)
@@ -180,6 +186,7 @@ class Endpoint:
     def _feed(self, connection: QuicConnection, call: Callable[[], None]) -> None:
         self._touched[connection] = None
         self._guarded(connection, call)
+        self._crowded |= connection.machine.engine.waiting >= TURN_EVENTS
 
     @staticmethod
     def _guarded(connection: QuicConnection, call: Callable[[], None]) -> None:

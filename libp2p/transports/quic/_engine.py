@@ -11,6 +11,8 @@ Everything that touches the insides of qh3 is in this file and in ``_tls.py``, s
 Whoever stops calling :meth:`Engine.next_event` therefore holds the peer back, and bounds what the core keeps; but the
 queue is one for all streams. See ``_machine.py`` for what is made of it.
 
+*Work.* What packets of a proved peer cost the core is measured, because nobody outside of it can tell what is in them.
+
 Pure; ``now`` is a parameter, in seconds of a clock that only moves forward and is never negative. Specification:
 RFC 9000, 9001.
 """
@@ -18,7 +20,7 @@ RFC 9000, 9001.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -58,11 +60,28 @@ Event: TypeAlias = "tuple[Any, ...]"
 """
 
 MAX_HANDSHAKE = 64 * 1024
-"""Bytes of a peer that has not proved its identity; it is heard no more above."""
+"""Bytes of a peer that has not proved its identity; it is heard no more above. And those it tells TLS, ever."""
 MAX_CONNECTION_IDS = 4
 """Connection ids of the peer kept at a time; it may ask us to use others."""
 ACK_DELAY = 0.025
 """Seconds that an acknowledgement may wait."""
+EXCESSIVE_WORK = 0x1003
+"""Error code of a connection that costs too much (libp2p connections specification, error codes: rate limited)."""
+PIECE = 4
+"""Joined datagrams worked on in one go, if nothing was wrong with their sender's so far."""
+WORK_PER_PIECE, WORK_PER_BYTE, WORK_PER_ACKNOWLEDGED = 100e-6, 0.2e-6, 10e-9
+"""Seconds of the processor that a peer may cost the core: for what it sends, and for each byte that is in flight no
+more, which may be megabytes at once. Some ten times what honest peers cost."""
+WORK_LIMIT = 0.050
+"""Seconds above that at which a peer is given up. The core looks through all connection ids there ever were for each
+that comes or goes (qh3 2.1.0), so a megabyte of those alone would take minutes."""
+WORK_ONCE = 0.6 * WORK_LIMIT
+"""What one piece may be charged with: the collector of garbage may have run just then, which is nobody's fault."""
+MAX_BURST = 8192
+"""Datagrams sent at once."""
+UNANSWERED = 64 * 1024
+"""Bytes that may be unacknowledged above what congestion control ever allowed: the core answers every PATH_CHALLENGE
+with a packet, and keeps some 300 bytes for each that its peer does not acknowledge."""
 
 # What qh3 raises for bytes that do not parse, besides its alerts; found by fuzzing, and by reading.
 _FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, CryptoError)
@@ -153,6 +172,7 @@ class Engine:
         is_client: whether this end dialled.
         initial_cid: what a client calls its server before that has chosen an id of its own.
         authenticated: whether the handshake is complete on this end and has proved who the peer is.
+        waiting: how many events arrived since :meth:`next_event` said that there were no more.
     """
 
     def __init__(
@@ -177,7 +197,11 @@ class Engine:
         first = outside.entropy(CID_SIZE)
         self._start = start or Start(first, first, False)
         self.initial_cid: bytes = self._start.cid
-        self._received = 0
+        self._received = self._told = 0
+        self._work = 0.0
+        self.waiting: int = 0
+        self._in_flight: int = 0
+        self._widest: float = 0
         self._remote_parameters: QuicTransportParameters | None = None
         self._pending: list[Event] = []
         self._failure: str | None = None
@@ -259,20 +283,38 @@ class Engine:
 
     def receive(self, datagrams: Iterable[bytes], remote: Address, now: float) -> None:
         """Take datagrams of one address. What they are not is their sender's problem: nothing is raised."""
-        if self.authenticated:
-            self._core.receive_many_datagrams(list(datagrams), remote, now)
-            self._drain_core()
-            return
         for datagram in datagrams:
-            self._receive_early(datagram, remote, now)
+            if self.authenticated:
+                self._receive(self._core.receive_datagram, datagram, remote, now)
+            else:
+                self._receive_early(datagram, remote, now)
 
     def receive_segments(self, data: bytes, size: int, remote: Address, now: float) -> None:
         """Take datagrams of ``size`` bytes each, the last one maybe shorter, that the kernel has joined."""
-        if self.authenticated:
-            self._core.receive_gro_buffer(data, size, remote, now)
-            self._drain_core()
-        else:
-            self.receive([data[start : start + size] for start in range(0, len(data), size)], remote, now)
+        start = 0
+        while start < len(data):
+            step = size * PIECE if self.authenticated and not self._work else size
+            piece = data[start : start + step]
+            if self.authenticated:
+                self._receive(self._core.receive_gro_buffer, piece, size, remote, now)
+            else:
+                self._receive_early(piece, remote, now)
+            start += step
+
+    def _receive(self, call: Callable[..., tuple[int, ...]], data: bytes, *rest: object) -> None:
+        """Have the core work on ``data``, until the peer has cost too much."""
+        if self._work > WORK_LIMIT:
+            return
+        began = self._outside.processor()
+        self.waiting += call(data, *rest)[-1]
+        work = min(self._outside.processor() - began, WORK_ONCE) - WORK_PER_PIECE - len(data) * WORK_PER_BYTE
+        if work > 0:
+            work -= max(0, self._in_flight - self._core.bytes_in_flight) * WORK_PER_ACKNOWLEDGED
+        self._work = max(0.0, self._work + work)
+        if self._work > WORK_LIMIT:
+            self._work = math.inf
+            self._pending.append(("protocol_error", EXCESSIVE_WORK, None, "its packets take too much work"))
+            self.close(EXCESSIVE_WORK, "")
 
     def _receive_early(self, datagram: bytes, remote: Address, now: float) -> None:
         """Before the handshake is complete: packet by packet, because keys come from the packets before."""
@@ -341,13 +383,20 @@ class Engine:
         """What is to be sent now, and where to, as far as congestion control lets it go.
 
         Raises:
-            ConnectionClosed: the engine failed, and the connection with it; the peer is told by the next call.
+            ConnectionClosed: the engine failed, or the peer has it send without end, and the connection is over; the
+                peer is told by the next call.
         """
         found = self._poll(now)
         if self._ends:
             for stream_id in self._ends.due(now):
                 self._send(stream_id, b"", True)
             found += self._poll(now)
+        self._in_flight = self._core.bytes_in_flight
+        self._widest = max(self._widest, self._core.congestion_window)
+        if self._in_flight > self._widest + UNANSWERED:
+            self._widest = math.inf
+            self.close(EXCESSIVE_WORK, "")
+            raise ConnectionClosed("the peer acknowledges nothing", code=EXCESSIVE_WORK)
         return found
 
     @property
@@ -360,7 +409,7 @@ class Engine:
         found: list[tuple[bytes, Address]] = []
         poll = self._core.poll_transmit
         try:
-            while (transmit := poll(now)) is not None:
+            while len(found) < MAX_BURST and (transmit := poll(now)) is not None:
                 found.append(transmit[:2])
         except RuntimeError:
             pass  # what an unproved address may still be sent has no room for a packet: more comes when it has spoken
@@ -377,6 +426,7 @@ class Engine:
                 return self._pending.pop(0)
             event: Event | None = self._core.next_event() if self.authenticated else None
             if event is None:
+                self.waiting = 0
                 return None
             if event[0] == "crypto_data":
                 self._take_crypto(event)
@@ -395,6 +445,10 @@ class Engine:
 
     def _take_crypto(self, event: Event) -> None:
         _, epoch, offset, data = event
+        self._told += len(data)
+        if self._told > MAX_HANDSHAKE:
+            self._refuse(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, "the peer does not come to an end")
+            return
         try:
             self._bridge.receive_crypto(tls.Epoch(epoch), data, offset)
             self._drain_tls()

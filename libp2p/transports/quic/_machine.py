@@ -263,7 +263,8 @@ class QuicMachine:
     def _on_connection(self, name: str, event: tuple[object, ...], found: list[MachineEvent]) -> None:
         match event:
             case ("streams_available", False, _):
-                found.append(CanOpen())
+                if CanOpen() not in found[-1:]:
+                    found.append(CanOpen())
             case ("connection_id_issued", bytes(cid)):
                 found.append(CidIssued(cid))
             case ("connection_id_retired", bytes(cid)):

@@ -80,10 +80,12 @@ class Outside:
     Attributes:
         wall_clock: seconds since 1970, for the validity of certificates.
         entropy: so many random bytes, fit for secrets.
+        processor: seconds that this thread has kept a processor busy.
     """
 
     wall_clock: Callable[[], float]
     entropy: Callable[[int], bytes]
+    processor: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,27 +42,30 @@ CLOSE_PROTOCOL_ERROR = 1002
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _FINAL, _RESERVED, _MASKED = 0x80, 0x70, 0x80
-_MASK_PIECE = 16 * 1024
 _MASK_SIZE = 4
+_MASK_PIECE = 16 * 1024
+_MASK_SHORT = 8 * 1024
+_ONES = int.from_bytes(b"\1\0\0\0" * (_MASK_PIECE // _MASK_SIZE), "little")
+"""Times a key, that is the key repeated."""
 
 
 def mask(data: Buffer, key: bytes) -> bytes:
     """Return ``data`` exclusive-or ``key`` repeated; the inverse of itself.
 
-    Long integers do it at about 400 MB/s; in pieces that fit the processor's cache, because one of 64 KiB takes twice
-    as long for each byte.
+    Long integers do it at about 600 MB/s; in pieces that fit the processor's cache.
     """
     size = len(data)
-    if size <= _MASK_PIECE:
+    if size <= _MASK_SHORT:
         pad = int.from_bytes((key * (size // _MASK_SIZE + 1))[:size], "little")
         return (int.from_bytes(data, "little") ^ pad).to_bytes(size, "little")
-    pad = int.from_bytes(key * (_MASK_PIECE // _MASK_SIZE), "little")
-    view, whole = memoryview(data), size - size % _MASK_PIECE
+    pad = int.from_bytes(key, "little") * _ONES
+    view = memoryview(data)
     pieces = [
         (int.from_bytes(view[start : start + _MASK_PIECE], "little") ^ pad).to_bytes(_MASK_PIECE, "little")
-        for start in range(0, whole, _MASK_PIECE)
+        for start in range(0, size, _MASK_PIECE)
     ]
-    return b"".join((*pieces, mask(view[whole:], key)))
+    pieces[-1] = pieces[-1][: (size - 1) % _MASK_PIECE + 1]
+    return b"".join(pieces)
 
 
 _HEAD_SIZE = tuple(

@@ -178,6 +178,15 @@ async def receive(stream: Stream) -> HolePunch:
     return decode(found[0])
 
 
+async def test_a_host_that_ends_while_it_punches() -> None:
+    async with pair(ann=Dcutr) as net:
+        async with await connected(net) as stream:
+            await send(stream, HolePunch(kind=Kind.CONNECT, addrs=(parse("/ip4/9.0.0.1/tcp/80"),)))
+            await receive(stream)
+            await send(stream, HolePunch(kind=Kind.SYNC))
+        await until(lambda: net.tried(ANN))
+
+
 @asynccontextmanager
 async def another(net: Pair) -> AsyncIterator[Host]:
     """Somebody else who listens through the relay."""

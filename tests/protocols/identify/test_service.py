@@ -349,19 +349,41 @@ def test_e8_a_new_record_only_for_new_addresses() -> None:
     assert seqs == [base, base, base + 1, base + 2, 2000 * 10**9]
 
 
+LOOPBACK, PRIVATE, PUBLIC = "/ip4/127.0.0.1/tcp/1", "/ip4/10.1.1.1/tcp/1", "/ip4/8.1.1.1/tcp/1"
+
+
 @pytest.mark.parametrize(
     ("remote", "listed", "recorded"),
     [
-        ("/ip4/127.0.0.1/tcp/9", ["/ip4/127.0.0.1/tcp/1", "/ip4/10.1.1.1/tcp/1"], ["/ip4/10.1.1.1/tcp/1"]),
-        ("/ip4/9.9.9.9/tcp/9", ["/ip4/10.1.1.1/tcp/1"], ["/ip4/10.1.1.1/tcp/1"]),
+        ("/ip4/127.0.0.1/tcp/9", [LOOPBACK, PRIVATE, PUBLIC], [PRIVATE, PUBLIC]),
+        ("/ip4/10.9.9.9/tcp/9", [PRIVATE, PUBLIC], [PRIVATE, PUBLIC]),
+        ("/ip4/9.9.9.9/tcp/9", [PUBLIC], [PUBLIC]),
     ],
 )
 def test_i9_what_this_host_says(remote: str, listed: list[str], recorded: list[str]) -> None:
     description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
-    info = Seen("/ip4/127.0.0.1/tcp/1", "/ip4/10.1.1.1/tcp/1", remote=remote).described_by(description)
+    info = Seen(LOOPBACK, PRIVATE, PUBLIC, remote=remote).described_by(description)
     assert list(map(str, info.listen_addrs)) == listed
     assert info.signed_peer_record is not None
     assert list(map(str, open_peer_record(info.signed_peer_record).addrs)) == recorded
+
+
+def test_e8_records_of_two_kinds_do_not_contradict_each_other() -> None:
+    """What is told on the internet and what is told on the site have numbers of one sequence."""
+    description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
+    records = [
+        Seen(PRIVATE, PUBLIC, remote=remote).described_by(description).signed_peer_record
+        for remote in ("/ip4/10.9.9.9/tcp/9", "/ip4/9.9.9.9/tcp/9", "/ip4/10.9.9.9/tcp/9")
+    ]
+    seqs = [open_peer_record(record).seq for record in records if record is not None]
+    assert seqs == [10**9, 10**9 + 1, 10**9]
+
+
+def test_i9_a_host_on_a_private_network_only() -> None:
+    """Its private address is nobody's business on the internet."""
+    description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
+    there = Seen(PRIVATE, remote="/ip4/9.9.9.9/tcp/9").described_by(description)
+    assert there.listen_addrs == () and there.signed_peer_record is None
 
 
 def test_i9_a_host_on_loopback_only() -> None:

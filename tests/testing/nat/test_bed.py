@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import trio
@@ -40,15 +41,14 @@ def root() -> None:
 
 
 async def test_a_server_sees_the_nat(root: None) -> None:
-    async with nat_bed(places({"server": "public", "ann": "port-restricted"}), latency=0.001) as bed:
-        command = bed.command("server", sys.executable, "-c", _ANSWER)
-        server = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
-        assert server.stdout is not None
-        with trio.fail_after(50):
-            assert await server.stdout.receive_some() == b"ready\n"
-            asked = await trio.run_process(bed.command("ann", sys.executable, "-c", _ASK), capture_stdout=True)
-            await server.wait()
-        await server.stdout.aclose()
+    hosts = places({"server": "public", "ann": "port-restricted"})
+    async with nat_bed(hosts, latency=0.001) as bed, trio.open_nursery() as nursery:
+        serve = bed.command("server", sys.executable, "-c", _ANSWER)
+        server = await nursery.start(partial(trio.run_process, serve, stdout=subprocess.PIPE))
+        async with server.stdout:
+            with trio.fail_after(50):
+                await server.stdout.receive_some()  # it says that it is ready
+                asked = await trio.run_process(bed.command("ann", sys.executable, "-c", _ASK), capture_stdout=True)
         assert asked.stdout.decode().strip() == "('5.2.0.1', 4001)"
         assert bed.lost == 0
 

@@ -95,6 +95,12 @@ def test_checksums_stay_right(data: bytes, port: int, ip: int) -> None:
         assert flow(changed).target == end(OTHER)
 
 
+def test_the_end_of_an_echo_that_has_no_identifier_gets_none() -> None:
+    packet = echo("7.0.0.1", "10.0.0.2", 9, reply=True)
+    changed = rewrite(packet, flow(packet), source=end(OTHER))
+    assert flow(changed).source == end("7.0.0.2") and flow(changed).target == end("10.0.0.2:9")
+
+
 def test_udp_without_a_checksum_gets_none() -> None:
     packet = udp(INSIDE, SERVER, checksum=False)
     changed = rewrite(packet, flow(packet), source=end(OTHER))

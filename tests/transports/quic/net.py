@@ -63,13 +63,14 @@ class FakeUdp:
         self.full = False
         self.error: OSError | None = None
         self._network = network
-        self._arrived: deque[tuple[bytes, Address]] = deque()
+        self._arrived: deque[tuple[bytes, int, Address]] = deque()
         self._readable = trio.lowlevel.ParkingLot()
         self._writable = trio.lowlevel.ParkingLot()
         network.sockets[address] = self
 
-    def arrive(self, data: bytes, source: Address) -> None:
-        self._arrived.append((data, source))
+    def arrive(self, data: bytes, source: Address, size: int | None = None) -> None:
+        """A datagram arrives, or several of ``size`` bytes that the kernel has joined."""
+        self._arrived.append((data, size or len(data), source))
         self._readable.unpark_all()
 
     def make_room(self) -> None:
@@ -82,8 +83,7 @@ class FakeUdp:
     def receive(self) -> tuple[bytes, int, Address]:
         if not self._arrived:
             raise trio.WouldBlock
-        data, source = self._arrived.popleft()
-        return data, len(data), source
+        return self._arrived.popleft()
 
     def receive_error(self) -> Address | None:
         return None

@@ -25,7 +25,7 @@ Change = Callable[[bytes, bool], "bytes | None"]
 def outside(seed: int = 1) -> Outside:
     """The world, repeatable as far as the engine lets it be."""
     rng = random.Random(seed)
-    return Outside(lambda: WALL, rng.randbytes)
+    return Outside(lambda: WALL, rng.randbytes, lambda: 0.0)
 
 
 @cache
@@ -60,8 +60,8 @@ class Pair:
             self.now += 0.001
 
 
-def make_client(*, expected: PeerId | None = None, config: EngineConfig | None = None) -> Engine:
-    world = outside(2)
+def make_client(*, expected: PeerId | None = None, config: EngineConfig | None = None, seed: int = 2) -> Engine:
+    world = outside(seed)
     return Engine(
         identity(1)[1],
         config or EngineConfig(),

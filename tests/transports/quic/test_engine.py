@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from qh3 import tls
 from qh3.quic.packet import encode_quic_version_negotiation
 
 from libp2p.errors import PeerIdMismatch
-from libp2p.transports.quic._engine import MAX_HANDSHAKE, Engine, EngineConfig, Start
+from libp2p.transports.quic._engine import EXCESSIVE_WORK, MAX_HANDSHAKE, Engine, EngineConfig, Start
 from libp2p.transports.quic._packets import Header, PacketKind, Tokens, read_header, read_retry
 from tests.transports.quic.pairs import (
     CLIENT,
@@ -296,6 +298,65 @@ def test_post_handshake_messages_of_a_client() -> None:
     pair.client._core.send_crypto(3, 0, b"\x04\x00\x00\x00")
     pair.exchange()
     assert "handshake_failed" in named(pair.server)
+
+
+def test_tickets_without_end() -> None:
+    """A client reads past some, not past any number."""
+    pair = make_pair()
+    pair.exchange()
+    ticket = b"\x04\x00\x00\x0e" + bytes(9) + b"\x00\x01a\x00\x00"
+    for number in range(MAX_HANDSHAKE // len(ticket)):
+        pair.server._core.send_crypto(3, number * len(ticket), ticket)
+        if number % 50 == 0:
+            assert pair.client._core.state == "connected"
+            pair.exchange(3)
+    pair.exchange(5)
+    assert "handshake_failed" in named(pair.client)
+
+
+class Clock:
+    """A processor of which each look at it takes ``step`` seconds."""
+
+    step = 0.0
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_packets_that_take_too_much_work(joined: bool) -> None:
+    """Twice is too much, once is bad luck and paid back; then nothing is looked at any more, and the peer is told."""
+    pair = make_pair()
+    pair.exchange()
+    events(pair.server)
+    clock = Clock()
+    pair.server._outside = replace(pair.server._outside, processor=clock)
+    stream_id = pair.client.open_stream()
+    pair.client.send(stream_id, bytes(20_000))
+    packets = [data for data, _ in pair.client.transmit(pair.now)]
+    size = statistics.mode(map(len, packets))
+    pair.server.receive([data for data in packets if len(data) != size], CLIENT, pair.now)
+    packets = [data for data in packets if len(data) == size]
+    events(pair.server)
+    clock.step = 0.2
+    pair.server.receive(packets[:1], CLIENT, pair.now)
+    assert set(named(pair.server)) == {"stream_data"}
+    clock.step = 1e-6
+    for _ in range(400):
+        pair.server.receive(packets[:1], CLIENT, pair.now)  # it pays back
+    clock.step = 0.2
+    if joined:
+        pair.server.receive_segments(b"".join(packets[1:6]), size, CLIENT, pair.now)
+    else:
+        pair.server.receive(packets[1:6], CLIENT, pair.now)
+    assert named(pair.server)["protocol_error"][1] == EXCESSIVE_WORK
+    clock.step = 0.0
+    pair.server.receive(packets[6:], CLIENT, pair.now)
+    assert not events(pair.server)
+    pair.exchange(2)
+    assert named(pair.client)["peer_closed"][2] == EXCESSIVE_WORK
 
 
 def test_larger_datagrams_when_the_path_takes_them() -> None:

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { dhtMany } from './dht-many.mjs'
 import { Gossip } from './gossip.mjs'
 import { STREAM_LIMITS } from './host.mjs'
 import { dhtCommands } from './kad.mjs'
@@ -49,6 +50,8 @@ export class Commands {
     },
 
     ...dhtCommands(() => this.#host),
+
+    dht_many: async load => dhtMany(this.#args, load),
 
     ping: async ({ peer, count }) => ({ rtts_ms: await ping(this.#connection(peer), count) }),
 

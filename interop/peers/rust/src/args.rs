@@ -11,6 +11,7 @@ pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 pub const SIGNATURES: &[&str] = &["strict", "none"];
 pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
 pub const RELAYS: &[&str] = &["none", "client", "server"];
+pub const AUTONATS: &[&str] = &["v1", "v2", "none"];
 pub const MDNS: &[&str] = &["on", "off"];
 pub const RENDEZVOUS: &[&str] = &["client", "server", "none"];
 
@@ -26,6 +27,7 @@ pub struct Args {
     pub message_id: String,
     pub relay: String,
     pub rendezvous: String,
+    pub autonat: String,
     pub mdns: bool,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
@@ -49,6 +51,7 @@ impl Args {
             message_id: MESSAGE_IDS[0].into(),
             relay: RELAYS[0].into(),
             rendezvous: "none".into(),
+            autonat: "none".into(),
             mdns: false,
             psk: None,
             certificate: None,
@@ -85,6 +88,7 @@ impl Args {
                 "--message-id" => args.message_id = one_of(MESSAGE_IDS, &flag, value)?,
                 "--relay" => args.relay = one_of(RELAYS, &flag, value)?,
                 "--rendezvous" => args.rendezvous = one_of(RENDEZVOUS, &flag, value)?,
+                "--autonat" => args.autonat = one_of(AUTONATS, &flag, value)?,
                 "--mdns" => args.mdns = one_of(MDNS, &flag, value)? == "on",
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
@@ -135,6 +139,7 @@ impl Args {
             pubsub: "none".into(),
             relay: "none".into(),
             rendezvous: "none".into(),
+            autonat: "none".into(),
             mdns: false,
             ..self.clone()
         }
@@ -167,6 +172,7 @@ pub fn features() -> Value {
         "extensions": ["partial"],
         "relay": RELAYS,
         "rendezvous": RENDEZVOUS[..2],
+        "autonat": AUTONATS[..2],
         "mdns": ["on"],
         "unsupported": {
             "plaintext+rsa": plaintext_limit,

@@ -1,7 +1,9 @@
 //! All protocols of the peer: the package's identify, ping and gossipsub, and plain streams for the rest.
 
+use std::time::Duration;
+
 use libp2p::{
-    StreamProtocol, gossipsub, identify,
+    StreamProtocol, autonat, gossipsub, identify,
     identity::Keypair,
     mdns, ping, relay, rendezvous,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
@@ -15,6 +17,7 @@ use crate::{
 
 const PROTOCOL_VERSION: &str = "ipfs/0.1.0";
 const MAX_PUBSUB_RPC: usize = 1024 * 1024;
+const AUTONAT_INTERVAL: Duration = Duration::from_millis(200);
 
 // `raw` comes first: a new protocol must reach a connection before the identify push that tells about it.
 #[derive(NetworkBehaviour)]
@@ -28,6 +31,9 @@ pub struct Behaviour {
     pub rendezvous_client: Toggle<rendezvous::client::Behaviour>,
     pub rendezvous_server: Toggle<rendezvous::server::Behaviour>,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
+    pub autonat_v1: Toggle<autonat::Behaviour>,
+    pub autonat_v2_client: Toggle<autonat::v2::client::Behaviour>,
+    pub autonat_v2_server: Toggle<autonat::v2::server::Behaviour>,
 }
 
 impl Behaviour {
@@ -70,9 +76,34 @@ impl Behaviour {
             rendezvous_client: client.into(),
             rendezvous_server: server.into(),
             mdns: mdns.into(),
+            autonat_v1: (args.autonat == "v1")
+                .then(|| autonat::Behaviour::new(peer_id, autonat_v1()))
+                .into(),
+            autonat_v2_client: (args.autonat == "v2")
+                .then(autonat_v2_client)
+                .into(),
+            autonat_v2_server: (args.autonat == "v2")
+                .then(autonat::v2::server::Behaviour::default)
+                .into(),
         };
         Ok((behaviour, inbound))
     }
+}
+
+/// Asks whoever is connected, soon and again, and believes addresses of this machine.
+fn autonat_v1() -> autonat::Config {
+    autonat::Config {
+        boot_delay: AUTONAT_INTERVAL,
+        retry_interval: AUTONAT_INTERVAL,
+        throttle_server_period: Duration::ZERO,
+        only_global_ips: false,
+        ..Default::default()
+    }
+}
+
+fn autonat_v2_client() -> autonat::v2::client::Behaviour {
+    let config = autonat::v2::client::Config::default().with_probe_interval(AUTONAT_INTERVAL);
+    autonat::v2::client::Behaviour::new(rand::make_rng(), config)
 }
 
 /// The package has no floodsub that signs, but its gossipsub speaks floodsub, as StrictSign, to peers which know no

@@ -26,6 +26,7 @@ use crate::{
 };
 
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+const AUTONAT_TIMEOUT: Duration = Duration::from_secs(20);
 const CLOSED_TIMEOUT: Duration = Duration::from_secs(1);
 const STREAMS_SIZE: u64 = 100;
 
@@ -118,6 +119,7 @@ impl Commands {
             "subscribe" => self.subscribe(args).await?,
             "unsubscribe" => self.unsubscribe(args).await?,
             "publish" => self.publish(args).await?,
+            "autonat" => self.autonat(args).await?,
             "publish_partial" => self.publish_partial(args).await?,
             "rendezvous_register" => self.rendezvous_register(args).await?,
             "rendezvous_unregister" => self.rendezvous_unregister(args).await?,
@@ -411,6 +413,15 @@ impl Commands {
             Ok::<_, String>(peers.map(|(peer, _)| peer.to_string()).collect::<Vec<_>>())
         };
         Ok(json!({"peers": self.node.with(list).await??}))
+    }
+
+    async fn autonat(&self, args: &Arguments) -> Result<Value, String> {
+        let peer = args.peer()?;
+        let waiting = self.node.with(move |node| node.autonat.wait(peer)).await?;
+        tokio::time::timeout(AUTONAT_TIMEOUT, waiting)
+            .await
+            .map_err(|_| "no answer in time")?
+            .map_err(text)
     }
 
     async fn rendezvous_register(&self, args: &Arguments) -> Result<Value, String> {

@@ -1,6 +1,7 @@
 //! An interop peer around rust-libp2p. `interop/CONTRACT.md` says what it does.
 
 mod args;
+mod autonat;
 mod behaviour;
 mod clients;
 mod commands;

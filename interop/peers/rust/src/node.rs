@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, autonat,
     core::transport::ListenerId,
     gossipsub, identify, mdns,
     multiaddr::Protocol,
@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    autonat::Autonat,
     behaviour::{Behaviour, BehaviourEvent},
     clients, output,
     partial::Eight,
@@ -86,6 +87,7 @@ pub struct Node {
     /// Connected peers that have answered a ping of the package itself.
     pub pinged: HashSet<PeerId>,
     pub rendezvous: Rendezvous,
+    pub autonat: Autonat,
     partials: HashMap<(gossipsub::TopicHash, Vec<u8>), Eight>,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
@@ -111,6 +113,7 @@ impl Node {
             identified: HashMap::new(),
             pinged: HashSet::new(),
             rendezvous: Rendezvous::default(),
+            autonat: Autonat::default(),
             partials: HashMap::new(),
             connections: HashMap::new(),
             dials: HashMap::new(),
@@ -411,6 +414,10 @@ impl Node {
                 }
             }
             BehaviourEvent::RendezvousClient(event) => self.rendezvous.on_event(event),
+            BehaviourEvent::AutonatV1(autonat::Event::OutboundProbe(event)) => {
+                self.autonat.on_v1(event);
+            }
+            BehaviourEvent::AutonatV2Client(event) => self.autonat.on_v2(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {
                     output::line(&json!({

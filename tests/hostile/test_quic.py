@@ -1,0 +1,382 @@
+"""Cases T3 and T6, and what else of the bar reaches QUIC: floods, forged addresses, and frames that make work.
+
+On the virtual clock, over a network in memory; work and memory are real. An honest peer must notice nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from libp2p.abc import MuxedStream
+from libp2p.errors import ConnectionClosed, RemoteProtocolError, TransportError
+from libp2p.testing.rig import StepWatch, rss
+from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
+from libp2p.transports.quic._connection import QuicConnection
+from libp2p.transports.quic._engine import Address, _Bridge
+from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT
+from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
+from libp2p.transports.quic._transport import QuicListener
+from tests.hostile.quic import (
+    RawQuic,
+    ack,
+    crypto_frame,
+    dial_raw,
+    new_connection_id,
+    path_challenge,
+    stream_frame,
+    varint,
+)
+from tests.transports.quic.net import FakeUdp, Net, connect, open_net
+from tests.transports.quic.pairs import make_client
+
+STEP = 0.150
+"""Seconds of processor time of the longest step; half a receive of the dearest frames takes 80 ms, once."""
+MEMORY = 16e6
+
+
+@dataclass
+class Scene:
+    """A listener, and an honest peer whose echo is answered before and after."""
+
+    net: Net
+    listener: QuicListener
+    sock: FakeUdp
+    honest: QuicConnection
+    nursery: trio.Nursery
+    ended: list[Exception]
+
+    async def run(self, connection: QuicConnection) -> None:
+        """Serve what the other end opens, as a swarm would."""
+        try:
+            await connection.run(lambda stream: self.nursery.start_soon(_echo, stream))
+        except (ConnectionClosed, RemoteProtocolError) as exc:
+            self.ended.append(exc)
+
+    async def attack(self) -> tuple[RawQuic, QuicConnection]:
+        """A hostile peer, and the connection with it, which runs."""
+        peer = await dial_raw(self.net, self.listener)
+        connection = await self.listener.accept()
+        self.nursery.start_soon(self.run, connection)
+        await wait_all_tasks_blocked()
+        return peer, connection
+
+    async def ask(self) -> None:
+        """The honest peer has something echoed."""
+        with trio.fail_after(1):
+            stream = await self.honest.open_stream()
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+            await stream.aclose()
+
+
+async def _echo(stream: MuxedStream) -> None:
+    try:
+        async for chunk in stream:
+            await stream.send_all(chunk)
+        await stream.aclose()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    """A listener under attack while the block runs; then the verdict on steps and memory."""
+    async with open_net() as net, trio.open_nursery() as nursery:
+        listener = await net.listener(await net.node())
+        sock = next(sock for bound, sock in net.udp.sockets.items() if bound[1] == listener.endpoint.address[1])
+        ours, theirs = await connect(await net.node(), listener)
+        found = Scene(net, listener, sock, ours, nursery, [])
+        nursery.start_soon(found.run, ours)
+        nursery.start_soon(found.run, theirs)
+        await found.ask()
+        watch = StepWatch()
+        trio.lowlevel.add_instrument(watch)
+        before = rss()
+        try:
+            yield found
+            await found.ask()
+        finally:
+            trio.lowlevel.remove_instrument(watch)
+        assert watch.longest <= STEP, f"{watch.where} took {watch.longest:.3f} s"
+        assert rss() - before <= MEMORY
+        nursery.cancel_scope.cancel()
+
+
+# --- strangers
+
+
+async def test_T3_a_flood_of_datagrams_from_everywhere() -> None:
+    """5,000 in a second, of one byte and of 1,200: little is remembered, and nobody gets more than he sent thrice."""
+    sent: Counter[str] = Counter()
+    got: Counter[str] = Counter()
+    async with scene() as s:
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            got[target[0]] += len(data)
+            return None if target[0].startswith("198.51.") else data
+
+        s.net.udp.filter = note
+        hello = make_client().transmit(1.0)[0][0]
+        for number in range(5000):
+            data = b"\xc0" if number % 2 else hello[:6] + number.to_bytes(8, "big") + hello[14:]
+            host = f"198.51.{number // 250}.{number % 250}"
+            sent[host] += len(data)
+            s.sock.arrive(data, (host, 5555))
+            if number % 50 == 0:
+                await trio.sleep(0.01)
+                assert s.listener.endpoint._admission.count <= MAX_HANDSHAKES
+                assert len(s.listener.endpoint._by_cid) <= 2 * MAX_HANDSHAKES + 20
+            if number % 500 == 0:
+                await s.ask()
+        await trio.sleep(HANDSHAKE_TIMEOUT + 5)
+        assert s.listener.endpoint._admission.count == 0
+    assert all(got[host] <= 3 * sent[host] for host in sent)
+
+
+async def test_T3_a_token_is_good_for_one_address() -> None:
+    """A Retry that somebody else was given lets nobody in."""
+    async with scene() as s:
+        answers: list[bytes] = []
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            if not target[0].startswith("198.51."):
+                return data
+            answers.append(data)
+            return None
+
+        s.net.udp.filter = note
+        hello = make_client().transmit(1.0)[0][0]
+        for number in range(RETRY_ABOVE):
+            s.sock.arrive(hello[:6] + number.to_bytes(8, "big") + hello[14:], (f"198.51.100.{number}", 5555))
+        client = make_client()
+        s.sock.arrive(client.transmit(1.0)[0][0], ("198.51.100.200", 5555))
+        await wait_all_tasks_blocked()
+        headers = [header for header in map(read_header, answers) if header is not None]
+        [retry] = [data for data, header in zip(answers, headers, strict=True) if header.kind is PacketKind.RETRY]
+        client.receive([retry], s.listener.endpoint.address, 1.0)
+        again = client.transmit(1.0)[0][0]
+        count = s.listener.endpoint._admission.count
+        s.sock.arrive(again, ("198.51.100.201", 5555))
+        await wait_all_tasks_blocked()
+        assert s.listener.endpoint._admission.count == count, "another Retry at most"
+        s.sock.arrive(again, ("198.51.100.200", 5555))
+        await wait_all_tasks_blocked()
+        assert s.listener.endpoint._admission.count == count + 1
+
+
+async def test_T3_handshakes_that_stop_half_way() -> None:
+    """Real hellos whose senders never answer: each costs ten seconds, and one address has 16 places."""
+    sent: Counter[Address] = Counter()
+    got: Counter[Address] = Counter()
+    async with scene() as s:
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            got[target] += len(data)
+            return None if target[0].startswith("198.51.") else data
+
+        s.net.udp.filter = note
+        for number in range(40):
+            source = ("198.51.100.1", 1000 + number) if number % 2 else (f"198.51.100.{number}", 5555)
+            for data, _ in make_client(seed=number).transmit(1.0):
+                sent[source] += len(data)
+                s.sock.arrive(data, source)
+            await wait_all_tasks_blocked()
+        assert s.listener.endpoint._admission.count == 20 + 16
+        await trio.sleep(HANDSHAKE_TIMEOUT + 5)
+        assert s.listener.endpoint._admission.count == 0
+        assert len(s.listener.endpoint._cids) == 1
+    assert all(got[source] <= 3 * sent[source] for source in sent)
+
+
+async def test_T3_a_flood_of_other_versions() -> None:
+    """Each is told which version there is, in fewer bytes than it took to ask; nothing is remembered."""
+    async with scene() as s:
+        out = 0
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            nonlocal out
+            if target[0] != "198.51.100.7":
+                return data
+            out += len(data)
+            return None
+
+        s.net.udp.filter = note
+        for number in range(2000):
+            head = b"\xc0" + (0x0A0A0A0A + number).to_bytes(4, "big") + b"\x08" + number.to_bytes(8, "big") + b"\x00"
+            s.sock.arrive(head.ljust(MIN_INITIAL, b"\x00"), ("198.51.100.7", 5555))
+        await wait_all_tasks_blocked()
+        assert 0 < out < 100 * 2000
+        assert s.listener.endpoint._admission.count == 0
+
+
+async def test_T3_resets_that_are_forged() -> None:
+    """Who sees a connection's ids, but not its tokens, cannot end it: datagrams that look like stateless resets."""
+    async with scene() as s:
+        dialer = next(sock for sock in s.net.udp.sockets.values() if sock is not s.sock)
+        rng = random.Random(1)
+        for sock, cids in ((s.sock, list(s.listener.endpoint._by_cid)), (dialer, [b""])):
+            for number in range(1000):
+                cid = cids[number % len(cids)]
+                data = bytes([0x40 | rng.randrange(64)]) + cid + rng.randbytes(rng.randrange(12, 60))
+                sock.arrive(data, s.sock.address if sock is dialer else dialer.address)
+        await wait_all_tasks_blocked()
+        assert s.honest.end is None
+
+
+async def test_T6_early_data_is_not_there() -> None:
+    """0-RTT packets, with an id that is known and with one that is not: no answer, no state, no stream."""
+    async with scene() as s:
+        peer, connection = await s.attack()
+        known = list(s.listener.endpoint._cids[connection])
+        peer.answers.clear()
+        for number in range(500):
+            cid = known[0] if number % 2 else number.to_bytes(8, "big")
+            body = varint(1180, 2) + os.urandom(1180)
+            peer.send(b"\xd0\x00\x00\x00\x01\x08" + cid + b"\x00" + body)
+        await wait_all_tasks_blocked()
+        assert not peer.answers and connection.end is None
+        assert s.listener.endpoint._admission.count == 0
+
+
+# --- a peer that has proved who it is
+
+
+COUNT = 100_000
+Frames = Callable[[], Iterable[bytes]]
+
+
+def _fragments() -> Iterable[bytes]:
+    return (stream_frame(0, 2 * number, b"x") for number in range(1, COUNT // 2))
+
+
+def _new_ids() -> Iterable[bytes]:
+    return (new_connection_id(number, number) for number in range(10, COUNT))
+
+
+def _retired_ids() -> Iterable[bytes]:
+    return (b"\x19" + varint(number) for number in range(1, COUNT))
+
+
+def _challenges() -> Iterable[bytes]:
+    return (path_challenge(number) for number in range(COUNT))
+
+
+ENDED: dict[str, tuple[Frames, str]] = {
+    "new ids, each retires the ones before": (_new_ids, "too much work"),
+    "ids retired as fast as they come": (_retired_ids, "too much work"),
+    "challenges whose answers are not acknowledged": (_challenges, "acknowledges nothing"),
+    "more new ids than are allowed": (
+        lambda: (new_connection_id(number, 0) for number in range(10, COUNT)),
+        "ConnectionId",
+    ),
+    "packets acknowledged that were never sent": (lambda: [ack(1 << 40, 500)] * 200, "AckOfUnsent"),
+    "streams above the limit": (lambda: (stream_frame(4 * number, 0, b"x") for number in range(COUNT)), "limit"),
+    "more than the window of a stream": (lambda: [stream_frame(0, 600_000, b"x")], "Limit"),
+    "tokens, which only servers give": (lambda: [b"\x07\x10" + bytes(16)] * 1000, "NEW_TOKEN"),
+    "frames that do not exist": (lambda: [b"\x21" * 100] * 1000, "unknown frame"),
+    "handshake messages after the handshake": (lambda: [crypto_frame(0, b"\x04\x00\x00\x00")], "handshake"),
+}
+BORNE: dict[str, Frames] = {
+    "every other byte of a stream": _fragments,
+    "every other byte of a stream, backwards": lambda: reversed(list(_fragments())),
+    "every other byte of the handshake": lambda: (crypto_frame(2 * number + 9, b"x") for number in range(COUNT // 2)),
+    "a stream byte by byte": lambda: (stream_frame(0, number, b"x") for number in range(COUNT)),
+    "data without any": lambda: [stream_frame(0, 0, b"")] * COUNT,
+    "pings": lambda: [b"\x01"] * COUNT,
+    "credit for a stream": lambda: (b"\x11" + varint(0) + varint(1_000_000 + number) for number in range(COUNT)),
+    "credit for streams": lambda: (b"\x12" + varint(1000 + number) for number in range(COUNT)),
+    "reading is over, again and again": lambda: (b"\x05" + varint(0) + varint(number) for number in range(COUNT)),
+    "it is blocked, it says": lambda: (b"\x15" + varint(0) + varint(number) for number in range(COUNT)),
+}
+
+
+@pytest.mark.parametrize("what", ENDED)
+async def test_T6_frames_that_cost_a_peer_its_connection(what: str) -> None:
+    """And nobody else anything."""
+    frames, why = ENDED[what]
+    async with scene() as s:
+        peer, connection = await s.attack()
+        peer.send_frames(frames())
+        await wait_all_tasks_blocked()
+        assert connection.end is not None
+        [error] = s.ended
+        assert why in str(error)
+        await trio.sleep(5)
+        assert len(s.listener.endpoint._cids) == 1, "it is forgotten"
+
+
+@pytest.mark.parametrize("what", BORNE)
+async def test_T6_frames_that_cost_next_to_nothing(what: str) -> None:
+    """They are allowed, and bounded by credit or forgotten at once."""
+    async with scene() as s:
+        peer, connection = await s.attack()
+        peer.send_frames(BORNE[what]())
+        await wait_all_tasks_blocked()
+        assert connection.end is None and not s.ended
+        await s.ask()
+        connection.abort()
+
+
+async def test_T6_acknowledgements_full_of_gaps() -> None:
+    """Of packets that were sent: thousands of answers, every other one acknowledged, again and again."""
+    async with scene() as s:
+        peer, connection = await s.attack()
+        peer.send_frames(path_challenge(number) for number in range(1500))
+        await wait_all_tasks_blocked()
+        peer.send_frames([ack(1400, 500)] * 500)
+        await wait_all_tasks_blocked()
+        assert connection.end is None
+        connection.abort()
+
+
+async def test_T6_a_peer_that_moves_all_the_time() -> None:
+    """Each packet from another address: who lives there gets three times what it seems to send at most."""
+    sent: Counter[str] = Counter()
+    got: Counter[str] = Counter()
+    async with scene() as s:
+        peer, _ = await s.attack()
+        before = s.net.udp.filter
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            got[target[0]] += len(data)
+            return None if target[0].startswith("203.0.") else before(data, source, target)
+
+        s.net.udp.filter = note
+        for number in range(300):
+            peer.address = (f"203.0.113.{number % 250}", 9)
+            data = peer.packet(stream_frame(0, number, b"x") + path_challenge(number))
+            sent[peer.address[0]] += len(data)
+            peer.send(data)
+            await wait_all_tasks_blocked()
+        await trio.sleep(5)
+    assert all(got[host] <= 3 * size for host, size in sent.items())
+
+
+async def test_T6_transport_parameters_that_end_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused, unless what is left happens to be whole; the listener lives."""
+    whole = _Bridge.serialize_transport_parameters
+    refused = 0
+    async with scene() as s:
+        node = await s.net.node()
+        for cut in range(1, 60, 5):
+
+            def said(bridge: _Bridge, cut: int = cut) -> bytes:
+                parameters = whole(bridge)
+                return parameters[:cut] + b"\xff" if bridge.configuration.is_client else parameters
+
+            monkeypatch.setattr(_Bridge, "serialize_transport_parameters", said)
+            try:
+                await node.transport.dial(s.listener.addresses[0], peer=None)
+            except TransportError:
+                refused += 1
+        assert refused >= 10
+        await s.ask()

@@ -1,0 +1,121 @@
+"""Which test is which case, for what handshakes and transports are judged by: each row has its tests."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROWS = {
+    "S1 another peer answers": {
+        "hostile/test_security": ["test_S1_another_peer_answers"],
+        "hostile/test_tls": ["test_S1_another_peer_answers"],
+        "transports/quic/test_endpoint": ["test_wrong_peer"],
+        "transports/quic/test_tls": ["test_another_peer_answers"],
+        "protocols/relay/test_client": ["test_s1_a_relay_that_connects_to_somebody_else"],
+    },
+    "S2 signatures": {
+        "hostile/test_security": [
+            "test_S2_no_payload_without_a_proof_is_accepted",
+            "test_S2_a_thief_reaches_no_handler",
+        ],
+        "hostile/test_tls": ["test_S2_no_extension_without_a_proof_is_accepted"],
+        "crypto/test_certificate": ["test_S2_no_byte_can_be_changed"],
+        "crypto/test_keys": ["test_s2_every_flipped_byte_is_refused"],
+        "transports/quic/test_tls": ["test_the_clients_flight_altered"],
+    },
+    "S3 no certificate, or no proof": {
+        "hostile/test_tls": [
+            "test_S3_a_dialer_without_a_certificate_gets_no_connection",
+            "test_S3_a_certificate_without_a_proof_gets_no_connection",
+        ],
+        "transports/quic/test_tls": ["test_clients_that_prove_nothing", "test_self_test_fails_closed"],
+        "transports/quic/test_engine": ["test_no_stream_before_the_identity"],
+    },
+    "S4 certificates": {
+        "crypto/test_certificate": ["test_S4_refused_with_a_reason"],
+        "security/test_tls": [
+            "test_S4_a_certificate_expires_on_the_way",
+            "test_T2_a_chain_is_refused",
+            "test_T9_a_dialer_without_ALPN_is_refused",
+            "test_T10_a_server_name_is_ignored",
+        ],
+        "transports/quic/test_tls": ["test_certificates_that_do_not_hold", "test_hellos_that_are_refused"],
+    },
+    "S5 keys": {
+        "hostile/test_tls": ["test_S5_identity_keys_are_looked_at_before_they_are_used"],
+        "crypto/test_keys": ["test_s5_unknown_type_is_refused", "test_s5_giant_key_message_is_refused_unread"],
+    },
+    "S6 records": {
+        "hostile/test_security": [
+            "test_S6_the_first_bad_tag_is_the_last_record",
+            "test_S6_replayed_swapped_and_dropped_records_end_it",
+        ],
+        "security/test_tls": ["test_S6_replayed_swapped_and_dropped_records_end_it"],
+        "security/test_noise": ["test_N9_the_last_nonce_is_never_used_to_receive"],
+        "transports/quic/test_fuzz": ["test_mutated_packets_of_a_connection"],
+    },
+    "S7 downgrades": {
+        "hostile/test_security": [
+            "test_S7_weaker_protocols_are_not_there",
+            "test_S7_who_changes_the_negotiation_in_transit_gets_nothing",
+            "test_S7_the_muxer_list_cannot_be_changed_in_transit",
+        ],
+        "hostile/test_tls": ["test_S7_the_muxer_list_cannot_be_changed_in_transit"],
+        "security/test_pnet": ["test_PN3_strangers_get_nothing"],
+        "transports/quic/test_tls": ["test_a_server_that_accepts_what_was_not_offered"],
+    },
+    "S8 signed envelopes": {
+        "hostile/test_security": [
+            "test_S8_hostile_records_are_refused_at_the_store",
+            "test_S8_the_highest_sequence_number_ages_out",
+            "test_S8_hostile_records_through_identify",
+        ],
+        "protocols/rendezvous/test_service": ["test_r7_rv5_records_that_prove_nothing"],
+    },
+    "T3 spoofed and unanswered Initials": {
+        "hostile/test_quic": [
+            "test_T3_a_flood_of_datagrams_from_everywhere",
+            "test_T3_a_token_is_good_for_one_address",
+            "test_T3_handshakes_that_stop_half_way",
+            "test_T3_a_flood_of_other_versions",
+            "test_T3_resets_that_are_forged",
+        ],
+    },
+    "T5 many connections end at once": {
+        "hostile/test_transport": ["test_T5_many_connections_end_at_once"],
+    },
+    "T6 frames of QUIC": {
+        "hostile/test_quic": [
+            "test_T6_frames_that_cost_a_peer_its_connection",
+            "test_T6_frames_that_cost_next_to_nothing",
+            "test_T6_acknowledgements_full_of_gaps",
+            "test_T6_a_peer_that_moves_all_the_time",
+            "test_T6_early_data_is_not_there",
+            "test_T6_transport_parameters_that_end_too_early",
+        ],
+        "transports/quic/test_fuzz": ["test_transport_parameters_that_are_none"],
+    },
+    "T7 HTTP": {
+        "hostile/test_websocket": [
+            "test_T7_a_header_a_byte_a_second",
+            "test_T7_requests_that_are_no_handshake",
+            "test_T7_frames",
+            "test_T7_pings_without_end_and_without_reading",
+        ],
+    },
+}
+
+
+@cache
+def _tests(module: str) -> frozenset[str]:
+    tree = ast.parse((Path(__file__).parent.parent / f"{module}.py").read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_its_tests(row: str) -> None:
+    for module, tests in ROWS[row].items():
+        assert not set(tests) - _tests(module), f"{row} in {module}"

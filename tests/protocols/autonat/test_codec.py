@@ -117,7 +117,7 @@ def test_an1_addresses_that_cannot_be_read_are_left_out() -> None:
     assert decode_dial(encode_dial(Dial(addrs=(ADDR,))).replace(RAW, b"\xff" * 8)) == Dial()
 
 
-@pytest.mark.parametrize("data", ["ff", "", "0801", "0800", "08001200", "120408020a00"])
+@pytest.mark.parametrize("data", ["ff", "", "0801", "0800", "08001200", "12040a020a00"])
 def test_what_is_no_request_of_version_1(data: str) -> None:
     with pytest.raises(DecodeError):
         decode_dial(bytes.fromhex(data))

@@ -10,6 +10,7 @@ pub const KEY_TYPES: &[&str] = &["ed25519", "secp256k1", "ecdsa", "rsa"];
 pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 pub const SIGNATURES: &[&str] = &["strict", "none"];
 pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
+pub const DHTS: &[&str] = &["server", "client", "none"];
 pub const RELAYS: &[&str] = &["none", "client", "server"];
 pub const AUTONATS: &[&str] = &["v1", "v2", "none"];
 pub const MDNS: &[&str] = &["on", "off"];
@@ -25,6 +26,7 @@ pub struct Args {
     pub pubsub: String,
     pub signatures: String,
     pub message_id: String,
+    pub dht: String,
     pub relay: String,
     pub rendezvous: String,
     pub autonat: String,
@@ -49,6 +51,7 @@ impl Args {
             pubsub: PUBSUBS[0].into(),
             signatures: SIGNATURES[0].into(),
             message_id: MESSAGE_IDS[0].into(),
+            dht: "none".into(),
             relay: RELAYS[0].into(),
             rendezvous: "none".into(),
             autonat: "none".into(),
@@ -86,6 +89,7 @@ impl Args {
                 "--pubsub" => args.pubsub = one_of(PUBSUBS, &flag, value)?,
                 "--signatures" => args.signatures = one_of(SIGNATURES, &flag, value)?,
                 "--message-id" => args.message_id = one_of(MESSAGE_IDS, &flag, value)?,
+                "--dht" => args.dht = one_of(DHTS, &flag, value)?,
                 "--relay" => args.relay = one_of(RELAYS, &flag, value)?,
                 "--rendezvous" => args.rendezvous = one_of(RENDEZVOUS, &flag, value)?,
                 "--autonat" => args.autonat = one_of(AUTONATS, &flag, value)?,
@@ -137,6 +141,7 @@ impl Args {
         Self {
             listen: Vec::new(),
             pubsub: "none".into(),
+            dht: "none".into(),
             relay: "none".into(),
             rendezvous: "none".into(),
             autonat: "none".into(),
@@ -170,6 +175,8 @@ pub fn features() -> Value {
         "signatures": SIGNATURES,
         "message_ids": MESSAGE_IDS,
         "extensions": ["partial"],
+        "dht": DHTS[..2],
+        "dht_namespaces": ["pk", "test"],
         "relay": RELAYS,
         "rendezvous": RENDEZVOUS[..2],
         "autonat": AUTONATS[..2],

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     args::Args,
+    kad::{self, Kad},
     raw_streams::{self, InboundStream},
 };
 
@@ -34,6 +35,7 @@ pub struct Behaviour {
     pub autonat_v1: Toggle<autonat::Behaviour>,
     pub autonat_v2_client: Toggle<autonat::v2::client::Behaviour>,
     pub autonat_v2_server: Toggle<autonat::v2::server::Behaviour>,
+    pub kad: Toggle<Kad>,
 }
 
 impl Behaviour {
@@ -85,6 +87,7 @@ impl Behaviour {
             autonat_v2_server: (args.autonat == "v2")
                 .then(autonat::v2::server::Behaviour::default)
                 .into(),
+            kad: kad::behaviour(peer_id, args).into(),
         };
         Ok((behaviour, inbound))
     }

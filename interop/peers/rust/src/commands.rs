@@ -18,7 +18,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     args::Args,
-    clients, launch,
+    clients,
+    kad::Query,
+    launch,
     node::Handle,
     pattern,
     perf::{self, Sizes},
@@ -124,6 +126,20 @@ impl Commands {
             "rendezvous_register" => self.rendezvous_register(args).await?,
             "rendezvous_unregister" => self.rendezvous_unregister(args).await?,
             "rendezvous_discover" => self.rendezvous_discover(args).await?,
+            "dht_table" => self.node.with(|node| node.dht_table()).await??,
+            "dht_find_peer" => self.dht(Query::FindPeer(args.peer()?)).await?,
+            "dht_closest" => self.dht(Query::Closest(args.bytes("key")?)).await?,
+            "dht_put" => {
+                let (key, data) = (args.bytes("key")?, args.bytes("data")?);
+                self.dht(Query::Put(key, data)).await?
+            }
+            "dht_get" => self.dht(Query::Get(args.bytes("key")?)).await?,
+            "dht_provide" => self.dht(Query::Provide(args.bytes("key")?)).await?,
+            "dht_find_providers" => {
+                let (key, count) = (args.bytes("key")?, args.number("count")? as usize);
+                self.dht(Query::FindProviders(key, count)).await?
+            }
+            "dht_put_pk" => self.dht_put_pk().await?,
             "topic_peers" => self.topic_peers(args).await?,
             _ => return Err(format!("unknown command {name}")),
         };
@@ -422,6 +438,22 @@ impl Commands {
             .await
             .map_err(|_| "no answer in time")?
             .map_err(text)
+    }
+
+    async fn dht(&self, query: Query) -> Result<Value, String> {
+        self.node
+            .with(move |node| node.ask_dht(query))
+            .await??
+            .await
+            .map_err(|_| "the query was given up")?
+    }
+
+    async fn dht_put_pk(&self) -> Result<Value, String> {
+        let public = self.node.with(|node| node.public_key.clone()).await?;
+        let key = [b"/pk/".to_vec(), public.to_peer_id().to_bytes()].concat();
+        let value = public.encode_protobuf();
+        self.dht(Query::Put(key.clone(), value)).await?;
+        Ok(json!({"key": BASE64_STANDARD.encode(key)}))
     }
 
     async fn rendezvous_register(&self, args: &Arguments) -> Result<Value, String> {

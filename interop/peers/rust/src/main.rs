@@ -5,6 +5,7 @@ mod autonat;
 mod behaviour;
 mod clients;
 mod commands;
+mod kad;
 mod keys;
 mod node;
 mod output;
@@ -89,9 +90,9 @@ async fn launch(args: &Args) -> Result<Launched, String> {
     let peer_id = keypair.public().to_peer_id();
     let (transport, relay_client) = transport::with_circuits(&keypair, args)?;
     let (behaviour, inbound) = Behaviour::new(&keypair, args, relay_client, &served::ALL)?;
-    let (mut node, handle) = Node::new(transport, behaviour, peer_id, &args.muxer);
+    let (mut node, handle) = Node::new(transport, behaviour, keypair.public(), &args.muxer);
     let addrs = node.listen(args.listen.clone()).await?;
-    if args.relay == "server" {
+    if args.relay == "server" || args.dht != "none" {
         node.trust_listen_addrs();
     }
     tokio::spawn(node.run());

@@ -10,7 +10,9 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, autonat,
     core::transport::ListenerId,
-    gossipsub, identify, mdns,
+    gossipsub, identify,
+    identity::PublicKey,
+    mdns,
     multiaddr::Protocol,
     relay,
     swarm::{
@@ -24,7 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     autonat::Autonat,
     behaviour::{Behaviour, BehaviourEvent},
-    clients, output,
+    clients,
+    kad::Queries,
+    output,
     partial::Eight,
     rendezvous::Rendezvous,
     served,
@@ -82,12 +86,14 @@ impl Handle {
 
 pub struct Node {
     pub swarm: Swarm<Behaviour>,
+    pub public_key: PublicKey,
     /// What identify, or a push after it, last told about each connected peer.
     pub identified: HashMap<PeerId, identify::Info>,
     /// Connected peers that have answered a ping of the package itself.
     pub pinged: HashSet<PeerId>,
     pub rendezvous: Rendezvous,
     pub autonat: Autonat,
+    pub queries: Queries,
     partials: HashMap<(gossipsub::TopicHash, Vec<u8>), Eight>,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
@@ -101,7 +107,7 @@ impl Node {
     pub fn new(
         transport: Connections,
         behaviour: Behaviour,
-        peer_id: PeerId,
+        public_key: PublicKey,
         muxer: &str,
     ) -> (Self, Handle) {
         let config = libp2p::swarm::Config::with_tokio_executor()
@@ -109,12 +115,14 @@ impl Node {
             .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
         let (sender, jobs) = mpsc::unbounded_channel();
         let node = Self {
-            swarm: Swarm::new(transport, behaviour, peer_id, config),
+            swarm: Swarm::new(transport, behaviour, public_key.to_peer_id(), config),
+            public_key,
             identified: HashMap::new(),
             pinged: HashSet::new(),
             rendezvous: Rendezvous::default(),
             autonat: Autonat::default(),
             partials: HashMap::new(),
+            queries: Queries::default(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -372,6 +380,7 @@ impl Node {
                 {
                     let _ = reply.send(info.clone());
                 }
+                self.on_identified(peer_id, &info);
                 self.identified.insert(peer_id, info);
             }
             BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
@@ -418,6 +427,7 @@ impl Node {
                 self.autonat.on_v1(event);
             }
             BehaviourEvent::AutonatV2Client(event) => self.autonat.on_v2(event),
+            BehaviourEvent::Kad(event) => self.on_dht_event(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {
                     output::line(&json!({

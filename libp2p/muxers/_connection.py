@@ -25,6 +25,7 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from .._util.contain import capture
+from .._util.early_ends import EarlyEnds
 from .._util.stream import MachineStream
 from .._util.tick import TickEnd, acquire, release
 from ..abc import Buffer, Direction, MuxedConnection, MuxedStream, SecureStream
@@ -88,11 +89,7 @@ class MachineConnection(MuxedConnection):
         self._impatient = False
         self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
         self._openers: list[trio.lowlevel.Task] = []
-        # Until the peer has shown that somebody takes our streams, the ends of optimistic ones wait for that (value:
-        # whether they were closed as well). js resets a stream that ends before its connection is set up, and whatever
-        # was said on it is lost. It cannot last: no listener waits for the end before it answers a negotiation.
-        self._awake = False
-        self._early_ends: dict[int, bool] = {}
+        self._early_ends = EarlyEnds()
 
     def __repr__(self) -> str:
         state = f"ended: {self._end}" if self._end else "congested" if self.congested else "up"
@@ -228,7 +225,7 @@ class MachineConnection(MuxedConnection):
         return Abort.SUCCEEDED
 
     def _dispatch(self, events: list[MuxEvent]) -> None:
-        if not self._awake and any(isinstance(event, DataReceived | StreamOpened) for event in events):
+        if not self._early_ends.awake and any(isinstance(event, DataReceived | StreamOpened) for event in events):
             self._wake_up()
         streams = self._streams
         for event in events:
@@ -247,7 +244,7 @@ class MachineConnection(MuxedConnection):
                 if stream is not None:
                     stream.credit_arrived()
             elif isinstance(event, ResetReceived):
-                self._early_ends.pop(event.stream_id, None)
+                self._early_ends.drop(event.stream_id)
                 stream = streams.pop(event.stream_id, None)
                 if stream is not None:
                     stream.fail_reset(event.code, event.remote)
@@ -363,9 +360,7 @@ class MachineConnection(MuxedConnection):
 
     def send_eof(self, stream: MachineStream) -> None:
         """The application has sent all it wants to."""
-        if stream.optimistic and not self._awake:
-            self._early_ends[stream.id] = False
-        else:
+        if not self._early_ends.delay(stream, closed=False):
             self.machine.send_eof(stream.id)
             self.flush_later()
 
@@ -373,8 +368,7 @@ class MachineConnection(MuxedConnection):
         """The application is done with ``stream``."""
         self._streams.pop(stream.id, None)
         if self._end is None:
-            if stream.optimistic and not self._awake:
-                self._early_ends[stream.id] = True
+            if self._early_ends.delay(stream, closed=True):
                 return
             if send_eof:
                 self.machine.send_eof(stream.id)
@@ -383,9 +377,7 @@ class MachineConnection(MuxedConnection):
 
     def _wake_up(self) -> None:
         """Send the ends that waited."""
-        self._awake = True
-        while self._early_ends:
-            stream_id, closed = self._early_ends.popitem()
+        for stream_id, closed in self._early_ends.wake().items():
             self.machine.send_eof(stream_id)
             if closed:
                 self.machine.forget(stream_id, trio.current_time())
@@ -394,7 +386,7 @@ class MachineConnection(MuxedConnection):
     def reset(self, stream: MachineStream, code: int) -> None:
         """The application gives ``stream`` up."""
         self._streams.pop(stream.id, None)
-        self._early_ends.pop(stream.id, None)
+        self._early_ends.drop(stream.id)
         if self._end is None:
             self.machine.reset(stream.id, code)
             self.flush()

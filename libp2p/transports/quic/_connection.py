@@ -15,6 +15,7 @@ import trio
 from multiaddr import Multiaddr
 from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
 
+from ..._util.early_ends import EarlyEnds
 from ..._util.stream import MachineStream
 from ..._util.tick import TickEnd, acquire, release
 from ...abc import Buffer, Direction, MuxedStream, SecureMuxedConnection
@@ -83,6 +84,7 @@ class QuicConnection(SecureMuxedConnection):
         self._ready = trio.Event()
         self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
         self._openers = trio.lowlevel.ParkingLot()
+        self._early_ends = EarlyEnds()
 
     def __repr__(self) -> str:
         state = f"ended: {self._end}" if self._end else "up" if self._ready.is_set() else "in handshake"
@@ -159,6 +161,8 @@ class QuicConnection(SecureMuxedConnection):
             self._lose(Ended(str(error) or type(error).__name__))
 
     def _dispatch(self, events: list[MachineEvent]) -> None:
+        if not self._early_ends.awake and any(isinstance(event, Data | Opened) for event in events):
+            self._wake_up()
         streams = self._streams
         for event in events:
             if isinstance(event, Data):
@@ -172,6 +176,7 @@ class QuicConnection(SecureMuxedConnection):
                 if stream is not None:
                     stream.feed_eof()
             elif isinstance(event, Reset):
+                self._early_ends.drop(event.stream_id)
                 stream = streams.pop(event.stream_id, None)
                 if stream is not None:
                     stream.fail_reset(event.code, event.remote)
@@ -270,28 +275,38 @@ class QuicConnection(SecureMuxedConnection):
 
     def send_eof(self, stream: MachineStream) -> None:
         """The application has sent all it wants to."""
-        self.machine.send_eof(stream.id)
-        self.flush_later()
+        if not self._early_ends.delay(stream, closed=False):
+            self.machine.send_eof(stream.id)
+            self.flush_later()
 
     def close(self, stream: MachineStream, *, send_eof: bool) -> None:
         """The application is done with ``stream``."""
         self._streams.pop(stream.id, None)
-        if self._end is None:
+        if self._end is None and not self._early_ends.delay(stream, closed=True):
             if send_eof:
                 self.machine.send_eof(stream.id)
-            self._let_go(stream)
+            self._let_go(stream.id)
+
+    def _wake_up(self) -> None:
+        """Send the ends that waited."""
+        for stream_id, closed in self._early_ends.wake().items():
+            self.machine.send_eof(stream_id)
+            if closed:
+                self._let_go(stream_id)
+        self.flush_later()
 
     def reset(self, stream: MachineStream, code: int) -> None:
         """The application gives ``stream`` up."""
         self._streams.pop(stream.id, None)
+        self._early_ends.drop(stream.id)
         if self._end is None:
             self.machine.reset(stream.id, code)
-            self._let_go(stream)
+            self._let_go(stream.id)
             self.flush()
 
-    def _let_go(self, stream: MachineStream) -> None:
+    def _let_go(self, stream_id: int) -> None:
         was_paused = self.machine.paused
-        self.machine.forget(stream.id, trio.current_time())
+        self.machine.forget(stream_id, trio.current_time())
         if was_paused and not self.machine.paused:
             self._dispatch(self.machine.events(trio.current_time()))
 
@@ -355,6 +370,9 @@ class QuicConnection(SecureMuxedConnection):
 
     async def aclose(self) -> None:
         """Tell the peer and close. Does not wait for the peer."""
+        if self._end is None and self._ready.is_set() and not self._early_ends.awake:
+            self._wake_up()
+            self.flush()
         self._finish(0, "the connection was closed")
         await checkpoint()
 

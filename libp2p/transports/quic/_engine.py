@@ -387,7 +387,7 @@ class Engine:
                 peer is told by the next call.
         """
         found = self._poll(now)
-        if self._ends:
+        if self._ends and self._core.state == "connected":
             for stream_id in self._ends.due(now):
                 self._send(stream_id, b"", True)
             found += self._poll(now)

@@ -6,11 +6,17 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+import trio
 
+from libp2p._util.stream import MachineStream
+from libp2p.abc import MuxedStream
 from libp2p.errors import ConnectionClosed
+from libp2p.multistream import Dialer
+from libp2p.multistream._machine import encode
 from libp2p.transports.quic._ends import PATIENCE, LateEnds
 from libp2p.transports.quic._engine import Engine
 from libp2p.transports.quic._machine import Ended, Eof
+from tests.transports.quic.net import connect, open_net
 from tests.transports.quic.pairs import Pair, events, make_machines, make_pair
 
 
@@ -210,3 +216,58 @@ def test_other_streams_wait_for_an_overdue_end() -> None:
     assert not machines.client.congested
     machines.pair.client._ends.overdue = True
     assert machines.client.congested
+
+
+def test_a_connection_that_is_closed_while_an_end_waits() -> None:
+    """The engine then refuses the mark that is waited for."""
+    pair = make_pair()
+    pair.exchange(20)
+    stream_id = late(pair, bytes(100))
+    pair.client.transmit(pair.now)
+    pair.client.finish(stream_id)
+    pair.client.close(0, "")
+    assert pair.client.transmit(pair.now)
+
+
+async def test_the_end_of_an_optimistic_stream_waits_for_the_first_sign_of_life() -> None:
+    """As in the other muxers, and for the same peers."""
+    async with open_net() as net:
+        listener = await net.listener(await net.node())
+        ours, theirs = await connect(await net.node(), listener)
+        accepted = list[MuxedStream]()
+        net.nursery.start_soon(ours.run, lambda stream: None)
+        net.nursery.start_soon(theirs.run, accepted.append)
+        asked, told = await ours.open_stream(), await ours.open_stream()
+        for stream in (asked, told):
+            assert isinstance(stream, MachineStream)
+            stream.begin_optimistic(Dialer(("/test/1",)), "/test/1")
+            await stream.send_all(b"question")
+        await asked.send_eof()
+        await told.aclose()
+        await trio.sleep(1)
+        for answering in accepted:
+            assert (await answering.receive_some()).endswith(b"question")
+            with pytest.raises(trio.WouldBlock):
+                answering.receive_nowait()
+        await accepted[0].send_all(encode("/multistream/1.0.0") + encode("/test/1") + b"answer")
+        for answering in accepted:
+            assert await answering.receive_some() == b""
+        assert await asked.receive_some() == b"answer"
+
+
+async def test_ends_that_wait_leave_with_the_connection() -> None:
+    async with open_net() as net:
+        listener = await net.listener(await net.node())
+        ours, theirs = await connect(await net.node(), listener)
+        net.nursery.start_soon(ours.run, lambda stream: None)
+        accepted = list[MuxedStream]()
+        net.nursery.start_soon(theirs.run, accepted.append)
+        stream = await ours.open_stream()
+        assert isinstance(stream, MachineStream)
+        stream.begin_optimistic(Dialer(("/test/1",)), "/test/1")
+        await stream.send_all(b"a message")
+        await stream.aclose()
+        await ours.aclose()
+        await trio.sleep(1)
+        (answering,) = accepted
+        assert (await answering.receive_some()).endswith(b"a message")

@@ -261,6 +261,7 @@ class ServiceTimeout(ServiceError, trio.TooSlowError):
     """A peer did not answer in time; services have subclasses, which say what was waited for.
 
     Attributes:
+        what: what was waited for, in words.
         target: who was asked: a peer id or an address.
         seconds: how long it had.
     """

@@ -83,7 +83,14 @@ class ForwardLimits:
             raise ValueError("limits must be positive")
 
 
-class PortUnavailable(ServiceError):
+class _PortError(ServiceError):
+    def __init__(self, address: Address, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+
+class PortUnavailable(_PortError):
     """A TCP port cannot be listened on.
 
     Attributes:
@@ -91,27 +98,17 @@ class PortUnavailable(ServiceError):
         reason: what the operating system said.
     """
 
-    def __init__(self, address: Address, reason: str) -> None:
-        super().__init__(address, reason)
-        self.address = address
-        self.reason = reason
-
     def __str__(self) -> str:
         return f"cannot listen on {_text(self.address)}: {self.reason}"
 
 
-class TargetUnreachable(ServiceError):
+class TargetUnreachable(_PortError):
     """The TCP port that is served does not answer.
 
     Attributes:
         address: host and port.
         reason: what the operating system said.
     """
-
-    def __init__(self, address: Address, reason: str) -> None:
-        super().__init__(address, reason)
-        self.address = address
-        self.reason = reason
 
     def __str__(self) -> str:
         return f"{_text(self.address)} does not answer: {self.reason}"

@@ -186,10 +186,10 @@ class MachineStream(MuxedStream):
                 raise trio.ClosedResourceError("this stream was closed while it was being read")
             if self._chunks:
                 return True
-            if self._failure is not None:
-                raise self._failure()
             if self._eof:
                 return False
+            if self._failure is not None:
+                raise self._failure()
             if self._prefix:
                 self._send_prefix()
             self._mux.about_to_read(self)
@@ -226,10 +226,10 @@ class MachineStream(MuxedStream):
             chunk = self._next_chunk(None)
             self._consumed(len(chunk))
             return chunk
-        if self._failure is not None:
-            raise self._failure()
         if self._eof:
             return b""
+        if self._failure is not None:
+            raise self._failure()
         raise trio.WouldBlock
 
     # --- negotiation
@@ -290,6 +290,7 @@ class MachineStream(MuxedStream):
         if self._failure is None:
             self._mux.reset(self, 0)
         self._chunks.clear()
+        self._eof = False
         self._failure = lambda: NegotiationError(failure, offered=offered)
         self._ended()
         raise self._failure()
@@ -482,6 +483,7 @@ class MachineStream(MuxedStream):
     def fail_reset(self, code: int, remote: bool) -> None:
         """The stream was reset, by the peer or by a limit here: data that was not read is lost."""
         self._chunks.clear()
+        self._eof = False
         self._failure = lambda: StreamReset(code=code, remote=remote)
         self._ended()
 
@@ -492,7 +494,7 @@ class MachineStream(MuxedStream):
         self._mux.leave_queue(self)
 
     def fail_connection(self, reason: str, code: int, remote: bool) -> None:
-        """The connection is gone: data that arrived can still be read."""
+        """The connection is gone: what arrived, data and the end of the stream, can still be read."""
         if self._failure is None:
             self._failure = lambda: ConnectionClosed(reason, code=code, remote=remote)
         self._ended()

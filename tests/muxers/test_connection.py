@@ -427,6 +427,22 @@ async def test_data_is_taken_when_send_all_returns() -> None:
 # --- the end
 
 
+async def test_a_stream_that_had_ended_before_its_connection_is_read_to_its_end() -> None:
+    """A whole answer is one, also when whoever gave it has hung up before it is read."""
+    async with running() as rig:
+        rig.wire.feed(raw.data(2, b"answer", SYN | FIN) + raw.data(4, b"half an answer", SYN))
+        await wait_all_tasks_blocked()
+        rig.wire.hang_up()
+        await wait_all_tasks_blocked()
+        whole, half = rig.accepted
+        assert await whole.receive_some() == b"answer"
+        assert await whole.receive_some() == b""
+        assert whole.receive_nowait() == b""
+        assert await half.receive_some() == b"half an answer"
+        with pytest.raises(ConnectionClosed):
+            await half.receive_some()
+
+
 async def test_streams_behind_the_loss_are_not_accepted() -> None:
     """What the peer opened in the same packet, after a refusal that could not be sent, would never end."""
 

@@ -45,6 +45,11 @@ class Wire(DirectStream):
         self._in += b"".join(frames)
         self._moved.unpark_all()
 
+    def hang_up(self) -> None:
+        """The peer closes the connection."""
+        self._eof = True
+        self._moved.unpark_all()
+
     def make_room(self, room: float = math.inf) -> None:
         """The peer reads."""
         self.room = room

@@ -370,9 +370,6 @@ class QuicConnection(SecureMuxedConnection):
 
     async def aclose(self) -> None:
         """Tell the peer and close. Does not wait for the peer."""
-        if self._end is None and self._ready.is_set() and not self._early_ends.awake:
-            self._wake_up()
-            self.flush()
         self._finish(0, "the connection was closed")
         await checkpoint()
 

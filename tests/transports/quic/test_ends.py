@@ -253,21 +253,3 @@ async def test_the_end_of_an_optimistic_stream_waits_for_the_first_sign_of_life(
         for answering in accepted:
             assert await answering.receive_some() == b""
         assert await asked.receive_some() == b"answer"
-
-
-async def test_ends_that_wait_leave_with_the_connection() -> None:
-    async with open_net() as net:
-        listener = await net.listener(await net.node())
-        ours, theirs = await connect(await net.node(), listener)
-        net.nursery.start_soon(ours.run, lambda stream: None)
-        accepted = list[MuxedStream]()
-        net.nursery.start_soon(theirs.run, accepted.append)
-        stream = await ours.open_stream()
-        assert isinstance(stream, MachineStream)
-        stream.begin_optimistic(Dialer(("/test/1",)), "/test/1")
-        await stream.send_all(b"a message")
-        await stream.aclose()
-        await ours.aclose()
-        await trio.sleep(1)
-        (answering,) = accepted
-        assert (await answering.receive_some()).endswith(b"a message")

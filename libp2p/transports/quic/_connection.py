@@ -41,11 +41,6 @@ from ._machine import (
 if TYPE_CHECKING:
     from ._endpoint import Endpoint
 
-FLUSH_AT_ONCE = 16 * 1024
-"""Payloads of this size are sent before their owner runs again."""
-KEPT_BACK = 1024
-"""But this much of them: the end of the stream, if that follows, has to wait when there is nothing to send it with."""
-
 
 class QuicConnection(SecureMuxedConnection):
     """One connection, dialled or accepted; made by its endpoint.
@@ -246,9 +241,8 @@ class QuicConnection(SecureMuxedConnection):
         """The application took ``size`` bytes of ``stream``."""
         was_paused = self.machine.paused
         self.machine.consumed(stream.id, size)
-        if self._end is None:
-            if was_paused and not self.machine.paused:
-                self._dispatch(self.machine.events(trio.current_time()))
+        if was_paused and not self.machine.paused and self._end is None:
+            self._dispatch(self.machine.events(trio.current_time()))
             self.flush_later()
 
     def about_to_read(self, stream: MachineStream) -> None:
@@ -258,13 +252,7 @@ class QuicConnection(SecureMuxedConnection):
 
     def send(self, stream: MachineStream, data: Buffer) -> None:
         """Queue ``data`` and get it on its way."""
-        if len(data) < FLUSH_AT_ONCE:
-            self.machine.send_data(stream.id, data)
-        else:
-            view = memoryview(data)
-            self.machine.send_data(stream.id, view[:-KEPT_BACK])
-            self.flush()
-            self.machine.send_data(stream.id, view[-KEPT_BACK:])
+        self.machine.send_data(stream.id, data)
         self.flush_later()
 
     def send_now(self, stream: MachineStream, data: bytes) -> None:

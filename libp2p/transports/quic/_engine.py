@@ -567,6 +567,12 @@ class Engine:
         size: int = self._core.get_send_buffer_size(stream_id)
         return size
 
+    @property
+    def settled(self) -> bool:
+        """Whether the peer has all that it was sent, or is to be."""
+        core = self._core
+        return not (self._ends or core.get_send_buffer_size() or core.bytes_in_flight)
+
     def reset(self, stream_id: int, code: int) -> None:
         """Send no more on a stream, and say so."""
         self._ends.discard(stream_id)

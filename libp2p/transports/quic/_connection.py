@@ -143,11 +143,16 @@ class QuicConnection(SecureMuxedConnection):
 
     def advance(self) -> None:
         """Act on what has happened, and send what follows from it."""
-        if self.machine.engine.repeats:
+        engine = self.machine.engine
+        all_sent = engine.repeats and not engine.waiting
+        if engine.repeats:
             self._endpoint.transmit(self)
         if not self._ready.is_set() or self._started or self._end is not None:
             self._dispatch(self.machine.events(trio.current_time()))
-        self.flush()
+        if all_sent:  # each look uses up what pacing allows, and then asks for another one
+            self._after_transmit()
+        else:
+            self.flush()
 
     def handle_timeout(self, now: float) -> None:
         """Time has come."""

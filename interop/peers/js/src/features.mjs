@@ -16,9 +16,10 @@ export const FEATURES = {
   psk: true,
   signatures: ['strict', 'none'],
   message_ids: ['default', 'first8'],
-  relay: ['client', 'server', 'none'],
+  relay: ['client', 'server', 'none', 'punch'],
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
+    'punch-tcp': '@libp2p/tcp cannot dial from the port it listens on, and tells nobody where it is seen',
     'quic-v1-back-pressure': '@chainsafe/libp2p-quic cannot pause a sender: a stream is reset when too much of it waits unread',
     'mplex-back-pressure': '@libp2p/mplex cannot pause a sender: a stream is reset when 16 MiB of it wait unread'
   }

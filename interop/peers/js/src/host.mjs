@@ -3,6 +3,7 @@ import { setDefaultCACertificates } from 'node:tls'
 import { quic } from '@chainsafe/libp2p-quic'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { dcutr } from '@libp2p/dcutr'
 import { floodsub } from '@libp2p/floodsub'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -91,6 +92,7 @@ const PUBSUBS = {
 
 const RELAYS = {
   client: { transports: [circuitRelayTransport()], services: {} },
+  punch: { transports: [circuitRelayTransport()], services: { dcutr: dcutr() } },
   server: { transports: [], services: { relay: circuitRelayServer() } },
   none: { transports: [], services: {} }
 }

@@ -44,19 +44,20 @@ from ._codec import (
     StopMessage,
     StopType,
     Voucher,
-    decode_hop,
+    decode_hop_answer,
     decode_stop,
     encode_hop,
     encode_stop,
     status_name,
 )
 from ._errors import CircuitRefused, ReservationRefused
-from ._exchange import receive_message, send_message
+from ._exchange import ask, receive_message, send_message
 from ._hop import HOP, RELAYS, REQUEST_TIMEOUT, STOP
 from ._transport import LOCAL_ADDR, Circuit, CircuitListener, CircuitStream, circuit_addr, seen_through
 from ._v1 import RELAY_V1, Kind, MessageV1, StatusV1
-from ._v1_asking import ask as ask_v1
-from ._v1_asking import hop as hop_v1
+from ._v1 import decode_answer as decode_answer_v1
+from ._v1 import encode as encode_v1
+from ._v1 import hop as hop_v1
 
 RESERVE_TIMEOUT = 30.0
 """Seconds for a reservation, once the relay is connected (ours; go: 60)."""
@@ -151,25 +152,12 @@ async def _reserve(
         with trio.fail_after(RESERVE_TIMEOUT):
             async with await connection.open_stream(*protocols) as stream:
                 if stream.protocol == RELAY_V1:
-                    return _willing(connection, await ask_v1(stream, MessageV1(kind=Kind.CAN_HOP)))
-                return _checked(host, connection, await _ask(stream, HopMessage(type=HopType.RESERVE)), clock())
+                    request = encode_v1(MessageV1(kind=Kind.CAN_HOP))
+                    return _willing(connection, await ask(stream, request, decode_answer_v1))
+                request = encode_hop(HopMessage(type=HopType.RESERVE))
+                return _checked(host, connection, await ask(stream, request, decode_hop_answer), clock())
     except trio.TooSlowError as exc:
         raise ReservationRefused(relay, f"no answer within {RESERVE_TIMEOUT:g} s") from exc
-
-
-async def _ask(stream: Stream, request: HopMessage) -> HopMessage:
-    try:
-        await send_message(stream, encode_hop(request))
-        message = decode_hop(await receive_message(stream))
-        if message.type is not HopType.STATUS:
-            raise RemoteProtocolError(f"a relay answered with a {message.type.name}")
-    except DecodeError as exc:
-        stream.reset()
-        raise RemoteProtocolError(f"relay: {exc}") from exc
-    except BaseException:
-        stream.reset()
-        raise
-    return message
 
 
 def _willing(connection: Connection, status: int | None) -> Reservation:
@@ -318,9 +306,11 @@ class RelayClient(Service):
                 raise ConnectionClosed("a relay cannot be reached through another relay")
             stream = await connection.open_stream(*self._protocols)
             if stream.protocol == RELAY_V1:
-                status, limit = await ask_v1(stream, hop_v1(host.local_peer, peer)), None
+                status = await ask(stream, encode_v1(hop_v1(host.local_peer, peer)), decode_answer_v1)
+                limit = None
             else:
-                answer = await _ask(stream, HopMessage(type=HopType.CONNECT, peer=peer))
+                request = encode_hop(HopMessage(type=HopType.CONNECT, peer=peer))
+                answer = await ask(stream, request, decode_hop_answer)
                 status, limit = answer.status, answer.limit
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc

@@ -2,9 +2,10 @@
 
 Theory of operation. A listener on ``/…/p2p/RELAY/p2p-circuit`` keeps one relay, for as long as it is open; a listener
 on a bare ``/p2p-circuit`` keeps as many as are wanted, of those it was given and of connected peers that serve as
-relays, and replaces those it loses. Either way a *held* reservation has one task, which renews it in time and ends when
-the relay is gone or says no; the listener's addresses, and with them what the host announces, are those that are held
-at the moment. A circuit is accepted from a relay that is held, and from no other: nobody else was asked to send any.
+relays, and replaces those it loses; an automatic client has one that does so only while AutoNAT finds that nobody can
+dial the host. Either way a *held* reservation has one task, which renews it in time and ends when the relay is gone or
+says no; the listener's addresses, and with them what the host announces, are those that are held at the moment. A
+circuit is accepted from a relay that is held, and from no other: nobody else was asked to send any.
 
 Source: libp2p/specs relay/circuit-v2; the times are go's (``p2p/host/autorelay``) where they do not say otherwise.
 """
@@ -34,7 +35,7 @@ from ...abc import (
 )
 from ...addressing import is_relay, parse, split_peer
 from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
-from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified
+from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified, Reachability, ReachabilityChanged
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -217,6 +218,8 @@ class RelayClient(Service):
             and peers whose addresses are known. After them come connected peers that serve as relays.
         discovery: where others are looked for, under :data:`RELAYS`, while these are too few; a service of the same
             host that comes before this one.
+        automatic: listen on a bare ``/p2p-circuit`` by itself, and hold relays for such listeners only while
+            :class:`~libp2p.protocols.autonat.AutoNat`, a service of the same host, finds that nobody can dial it.
         config: how many, and when to try again.
         clock: wall clock in seconds since 1970, to read the end of reservations by.
 
@@ -230,9 +233,13 @@ class RelayClient(Service):
         relays: Iterable[Target] = (),
         *,
         discovery: Discovery | None = None,
+        automatic: bool = False,
         config: RelayClientConfig | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._automatic = automatic
+        # Whether listeners that find relays by themselves hold any.
+        self._needed = not automatic
         self._given = [_parsed(relay) for relay in relays]
         self._discovery = discovery
         self._found: LruMap[PeerId, None] = LruMap(MAX_FOUND)
@@ -273,17 +280,27 @@ class RelayClient(Service):
         """Keep reservations, until cancelled."""
         self._host = host
         try:
-            with host.subscribe(ConnectionEnded, PeerIdentified) as events:
+            with host.subscribe(ConnectionEnded, PeerIdentified, ReachabilityChanged) as events:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
+                    if self._automatic:
+                        await host.listen(LOCAL_ADDR)
                     task_status.started()
                     async for event in events:
                         if isinstance(event, ConnectionEnded):
                             self._ended(host, event.peer)
                         elif isinstance(event, PeerIdentified) and self._is_relay(event.protocols):
                             self._news.unpark_all()
+                        elif isinstance(event, ReachabilityChanged) and self._automatic:
+                            self._judged(event.reachability)
         finally:
             self._host = self._nursery = None
+
+    def _judged(self, found: Reachability) -> None:
+        """Hold relays, or let them go. While nothing is known, all stays as it is."""
+        if found is not Reachability.UNKNOWN:
+            self._needed = found is Reachability.PRIVATE
+            self._news.unpark_all()
 
     def _ended(self, host: Host, peer: PeerId) -> None:
         if _direct(host, peer) is None:
@@ -390,12 +407,13 @@ class RelayClient(Service):
                 await trio.sleep_until(again)
 
     async def _find(self, host: Host, listener: CircuitListener, scope: trio.CancelScope) -> None:
-        """Listen through as many relays as are wanted, of those there are, while ``listener`` is open."""
-        used: dict[PeerId, None] = {}
+        """Listen through as many relays as are wanted, of those there are, while ``listener`` is open and needed."""
+        used: dict[PeerId, trio.CancelScope] = {}
 
         async def use(way: _Way) -> None:
             try:
-                await self._use(host, listener, way, None)
+                with used[way[0]]:
+                    await self._use(host, listener, way, None)
             finally:
                 del used[way[0]]
                 self._news.unpark_all()
@@ -406,10 +424,13 @@ class RelayClient(Service):
                     nursery.start_soon(self._look, host, listener, self._discovery)
                 while True:
                     again = float("inf")
-                    for way in self._candidates(host):
+                    if not self._needed:
+                        for use_of_relay in used.values():
+                            use_of_relay.cancel()
+                    for way in self._candidates(host) if self._needed else ():
                         _, pause = self._failures.get(way[0]) or (0, 0.0)
                         if len(used) < self._config.wanted and way[0] not in used and pause <= trio.current_time():
-                            used[way[0]] = None
+                            used[way[0]] = trio.CancelScope()
                             nursery.start_soon(use, way)
                         elif way[0] not in used:
                             again = min(again, max(pause, trio.current_time() + self._config.retry))
@@ -421,7 +442,7 @@ class RelayClient(Service):
         pause = self._config.retry
         await trio.sleep(LOOK_DELAY)
         while True:
-            if len(listener.reservations) < self._config.wanted:
+            if self._needed and len(listener.reservations) < self._config.wanted:
                 with host.contain("looking for", "relays"), trio.move_on_after(LOOK):
                     async with discovery.find_peers(RELAYS) as found:
                         async for peer in found:

@@ -17,6 +17,7 @@ export const FEATURES = {
   signatures: ['strict', 'none'],
   message_ids: ['default', 'first8'],
   relay: ['client', 'server', 'none'],
+  autonat: ['v1', 'v2'],
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
     'quic-v1-back-pressure': '@chainsafe/libp2p-quic cannot pause a sender: a stream is reset when too much of it waits unread',

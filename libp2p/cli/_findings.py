@@ -114,7 +114,7 @@ def judge_reachability(tries: Iterable[Try]) -> Finding:
     outside = [each for each in tries if scope(each.server) in _ELSEWHERE]
     told = [each for each in outside if each.reached is not None]
     through = [each for each in told if each.reached]
-    outcomes = {True: "reached", False: "not reached"}
+    outcomes: dict[bool | None, str] = {True: "reached", False: "not reached"}
     details = {
         "tries": [
             {"server": str(each.server), "addr": str(each.addr), "outcome": outcomes.get(each.reached, each.reason)}

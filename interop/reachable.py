@@ -86,13 +86,19 @@ async def serve(listen: str, relay: str) -> None:
         addrs = [str(addr) for addr in host.addrs]
         tell(event="ready", peer_id=str(host.local_peer), addrs=addrs, version=libp2p.__version__)
         node = Node(host, autonat)
-        async for line in trio.wrap_file(sys.stdin):
-            request = json.loads(line)
-            command, number = request.pop("cmd"), request.pop("id")
-            try:
-                tell(id=number, ok=True, **await getattr(node, command)(**request))
-            except libp2p.Libp2pError as exc:
-                tell(id=number, ok=False, error=str(exc))
+        async with trio.open_nursery() as nursery:
+            async for line in trio.wrap_file(sys.stdin):
+                nursery.start_soon(obey, node, json.loads(line))
+            nursery.cancel_scope.cancel()
+
+
+async def obey(node: Node, request: dict[str, Any]) -> None:
+    """Do what is asked for, and answer."""
+    command, number = request.pop("cmd"), request.pop("id")
+    try:
+        tell(id=number, ok=True, **await getattr(node, command)(**request))
+    except libp2p.Libp2pError as exc:
+        tell(id=number, ok=False, error=str(exc))
 
 
 def tell(**facts: Any) -> None:

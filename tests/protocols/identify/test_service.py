@@ -201,7 +201,7 @@ async def resets(stream: Stream) -> None:
         (silent, 5, "no answer within 5 s"),
         (truncated, 0, "in the middle"),
         (nothing, 0, "without a message"),
-        (garbage, 0, "not an identify message"),
+        (garbage, 0, "truncated or too long"),
         (resets, 0, "reset"),
     ],
 )

@@ -57,7 +57,7 @@ class DirectStream(ByteStream, ABC):
             outside of any task. False where the other end lives in this process and is woken by it.
     """
 
-    kernel: ClassVar[bool] = True
+    kernel: bool = True
 
     __slots__ = ()
 

@@ -6,7 +6,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from trio.abc import Stream as ByteStream
 
@@ -34,7 +34,7 @@ class DirectStream(ByteStream, ABC):
             outside of any task. False where the other end lives in this process and is woken by it.
     """
 
-    kernel: ClassVar[bool] = True
+    kernel: bool = True
 
     __slots__ = ()
 

@@ -17,8 +17,8 @@ from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 PEERS = ("go", "js", "rust", "py")
-OTHERS = ("ours", "browser", "js030")
-"""Who else has a column: this library's own program, where two of them play, a page, and js-libp2p of 2021."""
+OTHERS = ("ours", "browser", "js030", "js2")
+"""Who else has a column: this library's own program, where two of them play, a page, and older lines of js-libp2p."""
 
 Record = Callable[[str, str, str, str, str, str, float], None]
 """``record(suite, peer, muxer, role, status, reason, seconds)``"""

@@ -7,7 +7,6 @@ install redis-server``); without it the cells are absent.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ from libp2p.testing.certificates import issue
 
 from .conftest import Features, get_features
 from .harness import resp
-from .harness.local import program, result_of
+from .harness.local import latencies, program, result_of
 from .harness.stacks import MUXERS, SECURITY, STANDALONE, TRANSPORTS, available
 from .peer import Peer, start_peer
 
@@ -98,23 +97,6 @@ def environment(stack: list[str], port: int, *, dialer: bool, legacy: bool) -> d
         "LISTENER_IP": "127.0.0.1",
         "DEBUG": "false",
     }
-
-
-def latencies(output: str, *, legacy: bool) -> tuple[float, float]:
-    """The milliseconds of the handshake with a ping, and of a ping, from the words that the suites look for."""
-    if legacy:
-        found = json.loads(output)
-        assert set(found) == {"handshakePlusOneRTTMillis", "pingRTTMilllis"}
-        times = tuple(found.values())
-    else:
-        match = re.fullmatch(
-            r"latency:\n  handshake_plus_one_rtt: ([\d.]+)\n  ping_rtt: ([\d.]+)\n  unit: ms\n", output
-        )
-        assert match, output
-        times = tuple(map(float, match.groups()))
-    assert all(0 < time < 60_000 for time in times)
-    handshake, ping = times
-    return handshake, ping
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ TARGET = b"/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 SETTLED = 60.0
 """Seconds in which everybody must know enough others."""
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.real_clock, pytest.mark.xdist_group("kad")]
 
 
 class Longest(AnyValue):

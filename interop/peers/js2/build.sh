@@ -4,24 +4,9 @@
 set -eu
 
 source_dir=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$1/js2"
-out_dir=$(cd "$1" && pwd)
-install_dir=$out_dir/js2
-stamp=$install_dir/installed.sha256
+. "$source_dir/../npm.sh"
 
-cd "$source_dir"
-rm -rf "$install_dir/src"
-cp -R package.json package-lock.json .npmrc src "$install_dir/"
-
-# The sources are copied each time, as that costs nothing; the packages only when their list has changed.
-wanted=$(cat package.json package-lock.json .npmrc | sha256sum)
-if [ "$wanted" != "$(cat "$stamp" 2>/dev/null || true)" ]; then
-    rm -f "$stamp"
-    (cd "$install_dir" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
-    echo "$wanted" > "$stamp"
-fi
-
-cat > "$out_dir/js2-peer" <<'LAUNCHER'
+install_peer "$source_dir" "$1" <<'LAUNCHER'
 #!/bin/sh
 # SQLite in Node.js needs a new one. Where the system's is older, the one that came along with the js peer runs.
 out_dir=$(dirname "$(readlink -f "$0")")
@@ -33,4 +18,3 @@ if [ "${version%%.*}" -lt 24 ]; then
 fi
 exec "$node" --disable-warning=ExperimentalWarning "$out_dir/js2/src/main.mjs" "$@"
 LAUNCHER
-chmod +x "$out_dir/js2-peer"

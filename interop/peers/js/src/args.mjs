@@ -12,6 +12,7 @@ const OPTIONS = {
   'message-id': { type: 'string', default: 'default' },
   exchange: { type: 'boolean', default: false },
   relay: { type: 'string', default: 'none' },
+  autonat: { type: 'string', default: 'none' },
   dht: { type: 'string', default: 'none' },
   'dht-protocol': { type: 'string', default: '/interop/kad/1.0.0' },
   'provider-ttl': { type: 'string', default: String(48 * 60 * 60) },
@@ -39,6 +40,7 @@ const ALLOWED = {
   signatures: FEATURES.signatures,
   'message-id': FEATURES.message_ids,
   relay: FEATURES.relay,
+  autonat: [...FEATURES.autonat, 'none'],
   dht: [...FEATURES.dht, 'none'],
   mdns: [...FEATURES.mdns, 'off']
 }
@@ -70,6 +72,7 @@ export function readArgs (argv) {
     messageId: values['message-id'],
     exchange: values.exchange,
     relay: values.relay,
+    autonat: values.autonat,
     dht: values.dht,
     dhtProtocol: values['dht-protocol'],
     providerTtl: Number(values['provider-ttl']),

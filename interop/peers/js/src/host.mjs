@@ -3,6 +3,7 @@ import { setDefaultCACertificates } from 'node:tls'
 import { quic } from '@chainsafe/libp2p-quic'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { dcutr } from '@libp2p/dcutr'
 import { floodsub } from '@libp2p/floodsub'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -17,6 +18,7 @@ import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { AUTONATS } from './autonat.mjs'
 import { dhtService } from './kad.mjs'
 import { MAX_UNREAD } from './streams.mjs'
 
@@ -95,6 +97,7 @@ const PUBSUBS = {
 
 const RELAYS = {
   client: { transports: [circuitRelayTransport()], services: {} },
+  punch: { transports: [circuitRelayTransport()], services: { dcutr: dcutr() } },
   server: { transports: [], services: { relay: circuitRelayServer() } },
   none: { transports: [], services: {} }
 }
@@ -105,7 +108,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
   transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, dht,
-  dhtProtocol, providerTtl, mdns, relay, listen, psk
+  dhtProtocol, providerTtl, mdns, relay, autonat, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -130,6 +133,7 @@ export async function createHost ({
       ping: ping({ maxOutboundStreams: 8 }),
       ...PUBSUBS[pubsub]({ signatures, messageId, exchange }),
       ...RELAYS[relay].services,
+      ...AUTONATS[autonat](),
       ...dhtService({ dht, dhtProtocol, providerTtl })
     }
   })

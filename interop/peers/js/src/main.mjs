@@ -41,6 +41,15 @@ function reportEvents (host, { mdns }) {
   })
 }
 
+/** Has no effect on addresses of TCP, which the package drops: it cannot dial from the port it listens on. */
+function believeObservers (host) {
+  host.addEventListener('peer:identify', ({ detail: { observedAddr } }) => {
+    if (observedAddr != null) {
+      host.components.addressManager.confirmObservedAddr(observedAddr)
+    }
+  })
+}
+
 async function answer (handlers, { id, cmd, ...args }) {
   try {
     if (!Object.hasOwn(handlers, cmd)) {
@@ -60,6 +69,10 @@ async function serve (args) {
   await protocols.register(host)
   if (!args.quiet) {
     reportEvents(host, args)
+  }
+  if (args.relay === 'punch') {
+    // There is nobody but the relay to say where this host is seen, and nobody to confirm it.
+    believeObservers(host)
   }
   await host.start()
 

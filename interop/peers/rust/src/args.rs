@@ -13,7 +13,7 @@ pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 pub const SIGNATURES: &[&str] = &["strict", "none"];
 pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
 pub const DHTS: &[&str] = &["server", "client", "none"];
-pub const RELAYS: &[&str] = &["none", "client", "server"];
+pub const RELAYS: &[&str] = &["none", "client", "server", "punch"];
 pub const AUTONATS: &[&str] = &["v1", "v2", "none"];
 pub const MDNS: &[&str] = &["on", "ipv6", "off"];
 /// As the package has it.

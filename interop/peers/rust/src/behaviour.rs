@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{
-    StreamProtocol, autonat, gossipsub, identify,
+    StreamProtocol, autonat, dcutr, gossipsub, identify,
     identity::Keypair,
     mdns, ping, relay, rendezvous,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
@@ -29,6 +29,7 @@ pub struct Behaviour {
     pub pubsub: Toggle<gossipsub::Behaviour>,
     pub relay: Toggle<relay::Behaviour>,
     pub relay_client: Toggle<relay::client::Behaviour>,
+    pub dcutr: Toggle<dcutr::Behaviour>,
     pub rendezvous_client: Toggle<rendezvous::client::Behaviour>,
     pub rendezvous_server: Toggle<rendezvous::server::Behaviour>,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
@@ -78,6 +79,9 @@ impl Behaviour {
                 .then(|| relay::Behaviour::new(keypair.public().to_peer_id(), Default::default()))
                 .into(),
             relay_client: relay_client.into(),
+            dcutr: (args.relay == "punch")
+                .then(|| dcutr::Behaviour::new(peer_id))
+                .into(),
             rendezvous_client: client.into(),
             rendezvous_server: server.into(),
             mdns: mdns.into(),

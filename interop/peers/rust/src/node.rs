@@ -403,6 +403,11 @@ impl Node {
                     let _ = reply.send(Ok(()));
                 }
             }
+            BehaviourEvent::Dcutr(event) => {
+                if let Err(error) = event.result {
+                    eprintln!("no hole to {}: {error}", event.remote_peer_id);
+                }
+            }
             BehaviourEvent::Pubsub(gossipsub::Event::Message { message, .. }) => {
                 output::line(&json!({
                     "event": "message",

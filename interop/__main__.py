@@ -23,12 +23,14 @@ NEEDS = {
     "go": ("go",),
     "js": ("node", "npm"),
     "js030": ("node", "npm"),
+    "js2": ("node", "npm"),
     "rust": ("cargo", "cc"),
     "py": ("python3", "cc"),
 }
 """What must be on the machine to build each peer; everything else comes from lock files."""
-COMPANIONS = {"js": ("js030",)}
-"""What is built beside a peer, and has a suite of its own: js-libp2p of 2021, which knows relay version 1."""
+COMPANIONS = {"js": ("js030", "js2")}
+"""What is built beside a peer for a suite of its own: js-libp2p of 2021, which knows relay version 1, and js-libp2p 2,
+for which there is rendezvous."""
 
 
 def missing_for(name: str) -> list[str]:

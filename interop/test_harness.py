@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing
-from socket import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -73,23 +70,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 marks = [pytest.mark.skip(reason=why)] if why else []
                 params.append(pytest.param((name, text), role, id=f"{name}-{text}-{role}", marks=marks))
     metafunc.parametrize(("cell", "role"), params)
-
-
-@pytest.fixture(scope="session")
-def redis_port() -> Iterator[int]:
-    """A Redis server that keeps nothing."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("absent: no redis-server on this machine (Debian: apt install redis-server)")
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            yield port
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a test program is asked to do: the environments of both suites, read into one form.
+"""What a test program is asked to do: the environments of the suites, read into one form.
 
 | what | unified-testing | test-plans |
 | --- | --- | --- |
@@ -9,13 +9,17 @@
 QUIC and its kind have their own security and muxer; those variables are then unset, empty or ``null``. In the
 hole-punch suite, which is unified-testing's, there is a relay too, and each part has a name of its own for its address:
 ``DIALER_IP``, ``LISTENER_IP``, ``RELAY_IP``. The last one, and no ``IS_DIALER``, is what makes a program the relay.
+
+The suite ``kad-dht`` of unified-testing says less: ``ROLE``, ``REDIS_ADDR`` and ``TEST_KEY``.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 DEFAULT_TIMEOUT = 180.0
 """Seconds a test may take in both suites."""
@@ -25,6 +29,20 @@ LISTENER = "listener_multiaddr"
 
 class ContractError(Exception):
     """The environment does not say what to do."""
+
+
+class Part(Protocol):
+    """What every contract says."""
+
+    @property
+    def debug(self) -> bool:
+        """Whether to log everything."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds until it has failed: all of them for those whom the suite ends, at the same time."""
+        ...
 
 
 class Role(enum.Enum):
@@ -65,9 +83,50 @@ class Contract:
         """Whether to dial: that program ends the test."""
         return self.role is Role.DIALER
 
+    @property
+    def patience(self) -> float:
+        return self.timeout if self.dialer else math.inf
+
     def key(self, what: str) -> str:
         """Where ``what`` is in Redis."""
         return "listenerAddr" if self.legacy else f"{self.test_key}_{what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KadContract:
+    """One program's part in one test of the DHT.
+
+    Attributes:
+        role: ``bootstrap``, ``provider`` or ``querier``.
+        redis: host and port of the Redis server through which the three find each other.
+        key: what everything begins with that this test leaves there, and part of the names in the DHT.
+    """
+
+    role: str
+    redis: tuple[str, int]
+    key: str
+    debug: bool = False
+
+    @property
+    def patience(self) -> float:
+        return DEFAULT_TIMEOUT if self.role == "querier" else math.inf
+
+
+KAD_ROLES = ("bootstrap", "provider", "querier")
+
+
+def read_kad(environ: Mapping[str, str]) -> KadContract:
+    """Read a contract of the suite ``kad-dht``.
+
+    Raises:
+        ContractError: a variable is missing or wrong.
+    """
+    role, key = environ.get("ROLE", ""), environ.get("TEST_KEY", "")
+    if role not in KAD_ROLES:
+        raise ContractError(f"ROLE is {role!r}, not one of {', '.join(KAD_ROLES)}")
+    if not key:
+        raise ContractError("TEST_KEY is not set")
+    return KadContract(role=role, redis=_host_and_port(environ.get("REDIS_ADDR", "")), key=key)
 
 
 def read(environ: Mapping[str, str]) -> Contract:
@@ -86,13 +145,12 @@ def read(environ: Mapping[str, str]) -> Contract:
             raise ContractError(f"{names[name]} is not set")
         return value
 
-    host, _, port = get("redis", "redis:6379").rpartition(":")
     try:
         role = Role.RELAY if relay else Role.DIALER if _flag(get("dialer")) else Role.LISTENER
         return Contract(
             legacy=legacy,
             role=role,
-            redis=(host, int(port)),
+            redis=_host_and_port(get("redis", "redis:6379")),
             test_key="" if legacy else get("key"),
             transport=get("transport"),
             security=_optional(get("security", "")),
@@ -113,6 +171,14 @@ _OLD = {
     "dialer": "is_dialer", "redis": "redis_addr", "transport": "transport", "security": "security", "muxer": "muxer",
     "timeout": "test_timeout_seconds", "debug": "debug",
 }  # fmt: skip
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    try:
+        return host, int(port)
+    except ValueError as exc:
+        raise ContractError(f"{text!r} is no host and port") from exc
 
 
 def _flag(text: str) -> bool:

@@ -15,7 +15,7 @@ from libp2p.protocols.ping import ping
 from libp2p.protocols.relay import RelayClient, RelayServer
 
 from . import report, resp
-from .contract import Contract, Role
+from .contract import Contract, Role, read
 from .program import main
 from .stacks import address_for_others, open_stack
 
@@ -64,4 +64,4 @@ async def connect_directly(host: Host, circuit: str, peer: PeerId) -> float:
 
 
 if __name__ == "__main__":
-    main(run, os.environ)
+    main(run, read, os.environ)

@@ -1,4 +1,4 @@
-"""The programs as processes of this machine, told by their environment what to do as the suites tell them."""
+"""The programs as processes of this machine, told by their environment what to do as the suites do; and Redis."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from socket import socket
 
 import trio
 
 _ROOT = Path(__file__).parents[2]
 _LATENCY = re.compile(r"latency:\n  handshake_plus_one_rtt: ([\d.]+)\n  ping_rtt: ([\d.]+)\n  unit: ms\n")
+
+
+@contextmanager
+def redis_server(program: str) -> Iterator[int]:
+    """Run a Redis server that keeps nothing; its port."""
+    with closing(socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield port
+        finally:
+            process.terminate()
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import trio
 from libp2p.protocols.perf import Perf, perf
 
 from . import report, resp
-from .contract import LISTENER, Contract, iterations
+from .contract import LISTENER, Contract, iterations, read
 from .program import main
 from .stacks import address_for_others, open_stack
 
@@ -49,4 +49,4 @@ async def run(contract: Contract) -> None:
 
 
 if __name__ == "__main__":
-    main(run, os.environ)
+    main(run, read, os.environ)

@@ -10,7 +10,7 @@ from libp2p.addressing import parse, split_peer
 from libp2p.protocols.ping import ping
 
 from . import report, resp
-from .contract import LISTENER, Contract
+from .contract import LISTENER, Contract, read
 from .program import main
 from .stacks import address_for_others, open_stack
 
@@ -36,4 +36,4 @@ async def run(contract: Contract) -> None:
 
 
 if __name__ == "__main__":
-    main(run, os.environ)
+    main(run, read, os.environ)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from interop.harness import report, resp
-from interop.harness.contract import LISTENER, ContractError, Role, iterations, read
+from interop.harness import kad, report, resp
+from interop.harness.contract import LISTENER, ContractError, Role, iterations, read, read_kad
 from interop.harness.stacks import available
 from interop.matrix import matrix
 
@@ -71,6 +72,19 @@ def test_environments_that_make_no_sense(name, value) -> None:
     environ = {**NEW, name: value}
     with pytest.raises(ContractError):
         read({name: text for name, text in environ.items() if text is not None})
+
+
+def test_the_environment_of_the_dht() -> None:
+    """The provider leaves what the querier looks for, under names that the suite's other programs know."""
+    environ = {"ROLE": "querier", "REDIS_ADDR": "transport-redis:6379", "TEST_KEY": "a5b50d5e"}
+    found = read_kad(environ)
+    assert (found.role, found.redis, found.key) == ("querier", ("transport-redis", 6379), "a5b50d5e")
+    assert (found.patience, read_kad({**environ, "ROLE": "provider"}).patience) == (180, math.inf)
+    assert kad.content(found.key) == b"interop-test-key-a5b50d5e"
+    assert kad.name(found.key) == b"/example/data/a5b50d5e"
+    for name, value in (("ROLE", "dialer"), ("REDIS_ADDR", "nowhere"), ("TEST_KEY", "")):
+        with pytest.raises(ContractError):
+            read_kad({**environ, name: value})
 
 
 def test_iterations() -> None:

@@ -31,7 +31,7 @@ from ._codec import (
     Unregister,
     encode,
 )
-from ._exchange import RENDEZVOUS, open_record, receive
+from ._exchange import RENDEZVOUS, Messages, open_record
 
 TIMEOUT = 10.0
 """Seconds for one question and its answer (rust)."""
@@ -233,7 +233,10 @@ async def _ask(host: Host, point: Target, question: Message) -> Message:
     async with await host.open_stream(point, RENDEZVOUS) as stream:
         await stream.send_all(frame(encode(question)))
         await stream.send_eof()
-        return await receive(stream, MAX_MESSAGE)
+        answer = await Messages(stream, MAX_MESSAGE).receive()
+    if answer is None:
+        raise RemoteProtocolError("the stream ended before there was an answer")
+    return answer
 
 
 async def _register_as(

@@ -33,14 +33,17 @@ from libp2p.protocols.rendezvous import (
     unregister,
 )
 from libp2p.protocols.rendezvous._codec import (
+    MAX_MESSAGE,
     MAX_REQUEST,
     Discover,
     DiscoverResponse,
     Register,
     RegisterResponse,
+    Unregister,
     decode,
     encode,
 )
+from libp2p.protocols.rendezvous._point import REQUESTS_PER_STREAM
 from libp2p.records.peer_record import OBSOLETE, PeerRecord
 from libp2p.testing import memory_network
 from libp2p.testing.keys import seeded_key
@@ -225,9 +228,7 @@ async def test_a_record_as_rust_makes_them() -> None:
         b"\x05junk!",
         frame(b"\x08\x07"),
         b"\xff\xff\x7f",  # a length above the limit
-        frame(encode(Discover())) * 2,
         frame(encode(DiscoverResponse(status=Status.OK))),  # an answer as a question
-        b"",
         frame(encode(Discover()))[:-1],
     ],
 )
@@ -237,6 +238,21 @@ async def test_what_is_no_request_costs_the_stream(data: bytes) -> None:
         with pytest.raises(StreamReset):
             await say(a, point, data)
         assert await register(a, point.local_peer, "chess")
+
+
+async def test_a_stream_may_carry_several_requests() -> None:
+    """As clients for js-libp2p have them; the unregistration in between is not answered. But not without end."""
+    async with Net() as (point, a, b):
+        await register(b, point.local_peer, "chess")
+        ask = frame(encode(Discover(namespace="chess")))
+        answers = FrameBuffer(MAX_MESSAGE).receive_data(
+            await say(b, point, ask + frame(encode(Unregister(namespace="chess"))) + ask)
+        )
+        found = [decode(answer) for answer in answers]
+        assert [len(each.registrations) for each in found if isinstance(each, DiscoverResponse)] == [1, 0]
+        many = FrameBuffer(MAX_MESSAGE).receive_data(await say(a, point, ask * (REQUESTS_PER_STREAM + 1)))
+        assert len(many) == REQUESTS_PER_STREAM
+        assert await say(a, point, b"") == b""
 
 
 async def test_r7_ten_thousand_namespaces_of_one_peer() -> None:

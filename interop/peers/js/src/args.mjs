@@ -14,6 +14,9 @@ const OPTIONS = {
   relay: { type: 'string', default: 'none' },
   autonat: { type: 'string', default: 'none' },
   dht: { type: 'string', default: 'none' },
+  'dht-protocol': { type: 'string', default: '/interop/kad/1.0.0' },
+  'provider-ttl': { type: 'string', default: String(48 * 60 * 60) },
+  mdns: { type: 'string', default: 'off' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
   authority: { type: 'string' },
@@ -38,7 +41,8 @@ const ALLOWED = {
   'message-id': FEATURES.message_ids,
   relay: FEATURES.relay,
   autonat: [...FEATURES.autonat, 'none'],
-  dht: [...FEATURES.dht, 'none']
+  dht: [...FEATURES.dht, 'none'],
+  mdns: [...FEATURES.mdns, 'off']
 }
 
 /** Reads the command line; throws with a reason when a flag or its value is not known. */
@@ -70,6 +74,9 @@ export function readArgs (argv) {
     relay: values.relay,
     autonat: values.autonat,
     dht: values.dht,
+    dhtProtocol: values['dht-protocol'],
+    providerTtl: Number(values['provider-ttl']),
+    mdns: values.mdns,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features

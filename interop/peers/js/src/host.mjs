@@ -7,6 +7,7 @@ import { dcutr } from '@libp2p/dcutr'
 import { floodsub } from '@libp2p/floodsub'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
+import { mdns as multicast } from '@libp2p/mdns'
 import { mplex } from '@libp2p/mplex'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
@@ -23,6 +24,9 @@ import { MAX_UNREAD } from './streams.mjs'
 
 /** High enough to be out of the way of every suite. */
 const UNLIMITED = 100_000
+
+/** Milliseconds between two questions of mDNS. */
+const MDNS_INTERVAL = 1000
 
 const KEY_TYPES = {
   ed25519: () => generateKeyPair('Ed25519'),
@@ -104,7 +108,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
   transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, dht,
-  relay, autonat, listen, psk
+  dhtProtocol, providerTtl, mdns, relay, autonat, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -114,6 +118,7 @@ export async function createHost ({
     ...(psk == null ? {} : { connectionProtector: preSharedKey({ psk: keyFile(psk) }) }),
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],
+    peerDiscovery: mdns === 'on' ? [multicast({ interval: MDNS_INTERVAL })] : [],
     connectionManager: {
       maxConnections: UNLIMITED,
       maxIncomingPendingConnections: UNLIMITED,
@@ -129,7 +134,7 @@ export async function createHost ({
       ...PUBSUBS[pubsub]({ signatures, messageId, exchange }),
       ...RELAYS[relay].services,
       ...AUTONATS[autonat](),
-      ...dhtService(dht)
+      ...dhtService({ dht, dhtProtocol, providerTtl })
     }
   })
 }

@@ -18,13 +18,20 @@ function readArgsOrExit () {
   }
 }
 
-function reportEvents (host) {
+function reportEvents (host, { mdns }) {
   host.addEventListener('connection:open', ({ detail }) => {
     emit({ event: 'connected', peer: detail.remotePeer.toString() })
   })
   host.addEventListener('connection:close', ({ detail }) => {
     emit({ event: 'disconnected', peer: detail.remotePeer.toString() })
   })
+  if (mdns !== 'off') {
+    host.addEventListener('peer:discovery', ({ detail: { id, multiaddrs } }) => {
+      for (const addr of multiaddrs) {
+        emit({ event: 'discovered', peer: id.toString(), addr: addr.toString() })
+      }
+    })
+  }
   host.services.pubsub?.addEventListener('message', ({ detail: { from, topic, data } }) => {
     // Floodsub forgets its own messages, so they can come back through a third peer.
     // Anonymous ones come from nobody.
@@ -61,7 +68,7 @@ async function serve (args) {
 
   await protocols.register(host)
   if (!args.quiet) {
-    reportEvents(host)
+    reportEvents(host, args)
   }
   if (args.relay === 'punch') {
     // There is nobody but the relay to say where this host is seen, and nobody to confirm it.

@@ -62,9 +62,12 @@ impl Behaviour {
         let server = (args.rendezvous == "server")
             .then(|| rendezvous::server::Behaviour::new(rendezvous::server::Config::default()));
         let peer_id = keypair.public().to_peer_id();
-        let mdns = args
-            .mdns
-            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer_id))
+        let mdns_config = mdns::Config {
+            enable_ipv6: args.mdns == "ipv6",
+            ..Default::default()
+        };
+        let mdns = (args.mdns != "off")
+            .then(|| mdns::tokio::Behaviour::new(mdns_config, peer_id))
             .transpose()
             .map_err(|e| format!("mdns: {e}"))?;
         let behaviour = Self {

@@ -103,7 +103,11 @@ def main() -> int:
     if not options.no_build and not build([*wanted, *(more for name in wanted for more in COMPANIONS.get(name, ()))]):
         return 1
     RESULTS.unlink(missing_ok=True)
-    status = pytest.main([str(BUILD.parent), "-q", "-p", "no:cacheprovider", "--peers", options.peers, *rest])
+    # Two cells at a time: mostly they wait, for processes to start and for each other.
+    parallel = ["-n", "2", "--dist", "loadgroup"]
+    status = pytest.main(
+        [str(BUILD.parent), "-q", "-p", "no:cacheprovider", *parallel, "--peers", options.peers, *rest]
+    )
     if not RESULTS.exists():
         return int(status) or 1
     return 0 if show() and status == 0 else 1

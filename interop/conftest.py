@@ -140,9 +140,17 @@ def built(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     return {name: found for name, found in request.config.stash[_features].items() if found is not None}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the rows of a process of tests that has ended."""
+    node.config.stash[_rows] += getattr(node, "workeroutput", {}).get("rows", [])
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash[_rows]
-    if rows:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["rows"] = rows  # the process that started this one writes those of all
+    elif rows:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(
             json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, indent=1)

@@ -29,7 +29,7 @@ BIG = 8 * 1024
 SETTLED = 60.0
 """Seconds in which everybody must know enough others."""
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.real_clock, pytest.mark.xdist_group("kad")]
 
 
 class Longest(AnyValue):

@@ -16,7 +16,7 @@ from .peer import start_peer
 Cell = tuple[str, str, str]
 """Peer, muxer, on."""
 
-pytestmark = pytest.mark.real_clock("other processes")
+pytestmark = [pytest.mark.real_clock("other processes"), pytest.mark.xdist_group("mdns")]
 ANYWHERE = "/ip4/0.0.0.0/tcp/0"
 
 

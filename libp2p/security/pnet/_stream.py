@@ -89,6 +89,7 @@ class DirectPskStream(PskStream, DirectStream):
 
     def __init__(self, raw: DirectStream, key: bytes, nonce: bytes) -> None:
         super().__init__(raw, key, nonce)
+        self.kernel = raw.kernel
         self._direct = raw
         self._ahead = memoryview(b"")
 
@@ -129,12 +130,6 @@ class DirectPskStream(PskStream, DirectStream):
 
     async def wait_writable(self) -> None:
         await self._direct.wait_writable()
-
-
-class LocalPskStream(DirectPskStream):
-    """The same over a stream whose other end lives in this process."""
-
-    kernel = False
 
 
 def _bytes(data: bytes | None) -> bytes:

@@ -44,6 +44,8 @@ from libp2p.protocols.rendezvous._codec import (
 from libp2p.records.peer_record import OBSOLETE, PeerRecord
 from libp2p.testing import memory_network
 from libp2p.testing.keys import seeded_key
+from libp2p.testing.network import open_memory_host
+from libp2p.transports.memory import MemoryNetwork
 from libp2p.wire.framing import FrameBuffer, frame
 from tests.protocols.waiting import settled, until
 
@@ -282,6 +284,26 @@ async def test_a_host_that_listens_nowhere_has_nothing_to_register() -> None:
     async with libp2p.open_host(transports=[]) as host:
         with pytest.raises(NothingToRegister):
             await register(host, PeerId.from_key(seeded_key("x").public_key), "chess")
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [("9.9.9.9", ["/ip4/8.8.8.8/tcp/4001"]), ("192.168.1.1", ["/ip4/192.168.1.7/tcp/4001", "/ip4/8.8.8.8/tcp/4001"])],
+)
+async def test_i9_a_point_on_the_internet_is_told_no_private_addresses(at: str, told: list[str]) -> None:
+    network = MemoryNetwork(0)
+    service = RendezvousPoint()
+    async with (
+        open_memory_host(network, name="point", services=[lambda: service], ip=at) as point,
+        open_memory_host(network, name="host", ip="192.168.1.7") as host,
+    ):
+        if at == "9.9.9.9":
+            with pytest.raises(NothingToRegister, match="all addresses of this host are private"):
+                await register(host, point.addrs[0], "chess")
+        host.set_mapped_addrs([parse("/ip4/8.8.8.8/tcp/4001")])
+        await register(host, point.addrs[0], "chess")
+        [found] = (await discover(host, point.local_peer, "chess")).peers
+        assert sorted(map(str, found.addrs)) == told
 
 
 # --- points that misbehave --------------------------------------------------------------------------------------------

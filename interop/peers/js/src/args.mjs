@@ -12,6 +12,7 @@ const OPTIONS = {
   'message-id': { type: 'string', default: 'default' },
   exchange: { type: 'boolean', default: false },
   relay: { type: 'string', default: 'none' },
+  autonat: { type: 'string', default: 'none' },
   dht: { type: 'string', default: 'none' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
@@ -36,6 +37,7 @@ const ALLOWED = {
   signatures: FEATURES.signatures,
   'message-id': FEATURES.message_ids,
   relay: FEATURES.relay,
+  autonat: [...FEATURES.autonat, 'none'],
   dht: [...FEATURES.dht, 'none']
 }
 
@@ -66,6 +68,7 @@ export function readArgs (argv) {
     messageId: values['message-id'],
     exchange: values.exchange,
     relay: values.relay,
+    autonat: values.autonat,
     dht: values.dht,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,

@@ -17,6 +17,7 @@ export const FEATURES = {
   signatures: ['strict', 'none'],
   message_ids: ['default', 'first8'],
   relay: ['client', 'server', 'none', 'punch'],
+  autonat: ['v1', 'v2'],
   unsupported: {
     ecdsa: '@libp2p/peer-id makes no peer id of an ECDSA key, neither of its own nor of that of a remote',
     'punch-tcp': '@libp2p/tcp cannot dial from the port it listens on, and tells nobody where it is seen',

@@ -17,6 +17,7 @@ import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { AUTONATS } from './autonat.mjs'
 import { dhtService } from './kad.mjs'
 import { MAX_UNREAD } from './streams.mjs'
 
@@ -103,7 +104,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
   transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, dht,
-  relay, listen, psk
+  relay, autonat, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -127,6 +128,7 @@ export async function createHost ({
       ping: ping({ maxOutboundStreams: 8 }),
       ...PUBSUBS[pubsub]({ signatures, messageId, exchange }),
       ...RELAYS[relay].services,
+      ...AUTONATS[autonat](),
       ...dhtService(dht)
     }
   })

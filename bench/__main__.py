@@ -57,6 +57,7 @@ async def full(options: argparse.Namespace) -> int:
                 save(rows, file)  # whatever comes next
         if "memory" in wanted:
             say("memory")
+            fleet.pubsub = "none"
             rows += await alone.memory(
                 fleet, [*names, "trio"], repeats=min(options.repeats, 3), connections=options.idle, streams=1000
             )

@@ -1,5 +1,5 @@
 """The DHT: its operations among 40 nodes of one process next to other implementations, requests a server answers, and a
-hundred thousand provider records on disk.
+hundred thousand provider records on disk. Each with what it ought to be, and whether it is.
 
 python -m bench.kad [--peers js,py] [--nodes 40] [--rounds 20] [--repeats 3] [--only operations,server,store]
 
@@ -40,6 +40,12 @@ STREAMS = 4
 REQUESTS = 500
 """Of a stream, then comes another."""
 RECORDS = 100_000
+TIMES_FASTER = {"py": 20.0, "js": 1.0}
+"""What each operation's median ought to be, at least, next to these."""
+REQUESTS_A_SECOND = 2000
+"""That a server ought to answer for each second of its processor."""
+GROWTH = 16.0
+"""MiB by which memory may grow from the first tenth of the records to the last."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 2**20
 
@@ -77,6 +83,22 @@ async def operations(names: list[str], nodes: int, rounds: int, repeats: int) ->
 def _line(row: Row) -> str:
     times = " | ".join([f"{row[each]['p50']:.1f} ({row[each]['p95']:.0f})" for each in OPERATIONS])
     return f"| {row['version']} | {times} | {row['failed']} |"
+
+
+def ratios(rows: Sequence[Row]) -> list[str]:
+    """A line for each other implementation: how many times as fast ours is, and whether that is as it ought to be."""
+    ours, *others = rows
+    lines: list[str] = []
+    for row in others:
+        times = [row[each]["p50"] / ours[each]["p50"] for each in OPERATIONS]
+        least = TIMES_FASTER[row["name"]]
+        cells = " | ".join([f"{each:.1f} x" for each in times])
+        lines.append(f"| {row['version']} to ours, at least {least:g} x | {cells} | {_verdict(min(times) >= least)} |")
+    return lines
+
+
+def _verdict(good: bool) -> str:
+    return "ok" if good else "MISSED"
 
 
 HEAD = f"| p50 (p95) in ms | {' | '.join(OPERATIONS)} | failed |\n|{' --- |' * (len(OPERATIONS) + 2)}"
@@ -202,20 +224,22 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     if "operations" in options.only:
         names = [US, *(name for name in options.peers.split(",") if name and built(name))]
         found["operations"] = rows = await operations(names, options.nodes, options.rounds, options.repeats)
-        print("\n".join([HEAD, *map(_line, rows)]), flush=True)
+        print("\n".join([HEAD, *map(_line, rows), *ratios(rows)]), flush=True)
     if "server" in options.only:
         found["server"] = row = await server(options.seconds)
         by_cpu, by_wall = (row["requests"] / row[each] for each in ("cpu_seconds", "wall_seconds"))
         print(
-            f"{row['requests']:,} FIND_NODE requests, {by_cpu:,.0f} for each second of the server's processor,"
-            f" {by_wall:,.0f} a second"
+            f"{row['requests']:,} FIND_NODE requests, {by_cpu:,.0f} for each second of the server's processor, at least"
+            f" {REQUESTS_A_SECOND:,}: {_verdict(by_cpu >= REQUESTS_A_SECOND)}; {by_wall:,.0f} a second",
+            flush=True,
         )
     if "store" in options.only:
         found["store"] = row = await store(RECORDS)
         print(
             f"{row['records']:,} provider records in {row['file_mib']:.0f} MiB, {row['per_second']:,.0f} a second,"
             f" opened in {row['open_seconds']:.2f} s, looked up in {row['lookup_us']:.0f} us;"
-            f" memory by tenths {row['memory_mib']} MiB"
+            f" memory by tenths {row['memory_mib']} MiB, to grow by {GROWTH:g} at most:"
+            f" {_verdict(row['growth_mib'] <= GROWTH)}"
         )
     return found
 

@@ -47,10 +47,12 @@ def _workload(rows: Sequence[Row], workload: Workload) -> str:
             lines.append(f"  {pair:14} {'-':>10}")
             continue
         ratio = f"{row.median / ours.median:8.2f}x" if ours and ours.median else ""
+        lost = find(rows, workload.name, pair, "lost")
         cpu = [find(rows, workload.name, pair, f"cpu_{side}") for side in ("client", "server")]
         lines.append(
             f"  {pair:14} {_number(row.median):>10} {_number(row.min):>10} {_number(row.max):>10}   {ratio:>9}   "
             + " ".join(f"{_number(side.median) if side and side.median is not None else '-':>10}" for side in cpu)
+            + (f"  {lost.median:.0f} % lost" if lost and lost.median else "")
         )
     return "\n".join(lines)
 

@@ -228,6 +228,8 @@ def published(size: int) -> Run:
         if not received:
             raise PeerFailed("no message arrived")
         seconds = answers["collect"]["ended"] - answers["publish_many"]["started"]
+        if seconds <= 0:
+            raise PeerFailed("only messages of the sample before arrived")
         metrics = {"rate": received / seconds, "lost": 100 * (1 - received / n)}
         return Outcome(seconds, metrics)
 

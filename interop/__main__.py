@@ -23,12 +23,14 @@ NEEDS = {
     "go": ("go",),
     "js": ("node", "npm"),
     "js030": ("node", "npm"),
+    "js2": ("node", "npm"),
     "rust": ("cargo", "cc"),
     "py": ("python3", "cc"),
 }
 """What must be on the machine to build each peer; everything else comes from lock files."""
-COMPANIONS = {"js": ("js030",)}
-"""What is built beside a peer, and has a suite of its own: js-libp2p of 2021, which knows relay version 1."""
+COMPANIONS = {"js": ("js030", "js2")}
+"""What is built beside a peer for a suite of its own: js-libp2p of 2021, which knows relay version 1, and js-libp2p 2,
+for which there is rendezvous."""
 
 
 def missing_for(name: str) -> list[str]:
@@ -103,7 +105,11 @@ def main() -> int:
     if not options.no_build and not build([*wanted, *(more for name in wanted for more in COMPANIONS.get(name, ()))]):
         return 1
     RESULTS.unlink(missing_ok=True)
-    status = pytest.main([str(BUILD.parent), "-q", "-p", "no:cacheprovider", "--peers", options.peers, *rest])
+    # Two cells at a time: mostly they wait, for processes to start and for each other.
+    parallel = ["-n", "2", "--dist", "loadgroup"]
+    status = pytest.main(
+        [str(BUILD.parent), "-q", "-p", "no:cacheprovider", *parallel, "--peers", options.peers, *rest]
+    )
     if not RESULTS.exists():
         return int(status) or 1
     return 0 if show() and status == 0 else 1

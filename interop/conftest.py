@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from .harness.local import redis_server
 from .ours import MUXERS, STACKS
 from .peer import features
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 PEERS = ("go", "js", "rust", "py")
-OTHERS = ("ours", "browser", "js030")
-"""Who else has a column: this library's own program, where two of them play, a page, and js-libp2p of 2021."""
+OTHERS = ("ours", "browser", "js030", "js2")
+"""Who else has a column: this library's own program, where two of them play, a page, and older lines of js-libp2p."""
 
 Record = Callable[[str, str, str, str, str, str, float], None]
 """``record(suite, peer, muxer, role, status, reason, seconds)``"""
@@ -140,9 +142,27 @@ def built(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     return {name: found for name, found in request.config.stash[_features].items() if found is not None}
 
 
+@pytest.fixture(scope="session")
+def redis_port() -> Iterator[int]:
+    """Of a Redis server that keeps nothing."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("absent: no redis-server on this machine (Debian: apt install redis-server)")
+    with redis_server(program) as port:
+        yield port
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the rows of a process of tests that has ended."""
+    node.config.stash[_rows] += getattr(node, "workeroutput", {}).get("rows", [])
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash[_rows]
-    if rows:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["rows"] = rows  # the process that started this one writes those of all
+    elif rows:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(
             json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, indent=1)

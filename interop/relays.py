@@ -62,12 +62,12 @@ class We(Party):
 
 
 class They(Party):
-    """An interop peer."""
+    """An interop peer, reached over ``transport``."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, transport: str = "tcp") -> None:
         self.peer = peer
         self.peer_id = peer.peer_id
-        self.addr = next(addr for addr in peer.addrs if "/tcp/" in addr)
+        self.addr = next(addr for addr in peer.addrs if f"/{transport}/" in addr)
 
     async def reserve(self, relay: str) -> None:
         await self.peer("reserve", addr=relay)

@@ -1,6 +1,6 @@
 """AutoNAT, both versions, with real peers: they ask us, and we ask them. Time here is real.
 
-``cell`` is (a peer, the version, nothing).
+``cell`` is (a peer, the version, nothing). With public addresses: :mod:`interop.test_reachable`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def _cell(name: str, version: str, features: dict[str, Any] | None) -> Any:
         marks = [pytest.mark.skip(reason="not built: its toolchain is absent, see above")]
     elif version not in features.get("autonat", ()):
         marks = [pytest.mark.skip(reason=f"unsupported by peer: AutoNAT {version}: not offered")]
+    elif name == "js":
+        marks = [pytest.mark.skip(reason="unsupported by peer: public addresses only, as in interop.test_reachable")]
     return pytest.param((name, version, ""), id=f"{name}-{version}", marks=marks)
 
 
@@ -89,7 +91,8 @@ async def test_we_ask_them(cell: tuple[str, str, str]) -> None:
             with host.subscribe(ReachabilityChanged) as events:
                 await identified(host, peer, PROTOCOLS[version])
                 if (name, version) == ("go", "v1"):
-                    # go dials public addresses only, and can be told otherwise in its own tests alone.
+                    # go dials public addresses only, as in interop.test_reachable, and can be told otherwise in its own
+                    # tests alone.
                     while ("E_DIAL_REFUSED",) not in refusals(host):
                         await trio.sleep(0.1)
                     return

@@ -7,17 +7,10 @@ install redis-server``); without it the cells are absent.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing
-from pathlib import Path
-from socket import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -27,6 +20,7 @@ from libp2p.testing.certificates import issue
 
 from .conftest import Features, get_features
 from .harness import resp
+from .harness.local import latencies, program, result_of
 from .harness.stacks import MUXERS, SECURITY, STANDALONE, TRANSPORTS, available
 from .peer import Peer, start_peer
 
@@ -79,23 +73,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_port() -> Iterator[int]:
-    """A Redis server that keeps nothing."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("absent: no redis-server on this machine (Debian: apt install redis-server)")
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            yield port
-        finally:
-            process.terminate()
-
-
-@pytest.fixture(scope="session")
 def certificate_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """For peers with wss; ours takes any certificate."""
     folder, found = tmp_path_factory.mktemp("harness"), issue("127.0.0.1", "localhost")
@@ -120,51 +97,6 @@ def environment(stack: list[str], port: int, *, dialer: bool, legacy: bool) -> d
         "LISTENER_IP": "127.0.0.1",
         "DEBUG": "false",
     }
-
-
-@asynccontextmanager
-async def program(name: str, variables: Mapping[str, str]) -> AsyncIterator[trio.Process]:
-    """Our program, ended when the block is."""
-    command = [sys.executable, "-m", f"interop.harness.{name}"]
-    # As in a container, nothing else is set but what a process needs to run.
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), **variables}
-
-    async def run(task_status: trio.TaskStatus[trio.Process]) -> None:
-        await trio.run_process(command, env=environ, stdout=subprocess.PIPE, check=False, task_status=task_status)
-
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(run)
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-async def result_of(name: str, variables: Mapping[str, str]) -> str:
-    """What our program prints; it must end with 0."""
-    async with program(name, variables) as process:
-        assert process.stdout is not None
-        output = b"".join([chunk async for chunk in process.stdout])
-        assert await process.wait() == 0, output.decode()
-    return output.decode()
-
-
-def latencies(output: str, *, legacy: bool) -> tuple[float, float]:
-    """The milliseconds of the handshake with a ping, and of a ping, from the words that the suites look for."""
-    if legacy:
-        found = json.loads(output)
-        assert set(found) == {"handshakePlusOneRTTMillis", "pingRTTMilllis"}
-        times = tuple(found.values())
-    else:
-        match = re.fullmatch(
-            r"latency:\n  handshake_plus_one_rtt: ([\d.]+)\n  ping_rtt: ([\d.]+)\n  unit: ms\n", output
-        )
-        assert match, output
-        times = tuple(map(float, match.groups()))
-    assert all(0 < time < 60_000 for time in times)
-    handshake, ping = times
-    return handshake, ping
 
 
 @asynccontextmanager

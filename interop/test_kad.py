@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,14 @@ from .peer import Peer, PeerFailed, start_peer
 PROTOCOL = "/interop/kad/1.0.0"
 BIG = 8 * 1024
 """Bytes of the big value: with it a message is just below what rust reads."""
+AT_ONCE = 4
+"""Operations in the network of all kinds."""
+TARGET = b"/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+"""Of names."""
 SETTLED = 60.0
 """Seconds in which everybody must know enough others."""
 
-pytestmark = pytest.mark.real_clock
+pytestmark = [pytest.mark.real_clock, pytest.mark.xdist_group("kad")]
 
 
 class Longest(AnyValue):
@@ -52,9 +57,12 @@ class Ours:
 
 
 @asynccontextmanager
-async def open_ours(bootstrap: Sequence[str]) -> AsyncIterator[Ours]:
+async def open_ours(
+    bootstrap: Sequence[str], *, mode: Mode = Mode.SERVER, provider_ttl: float = 3600.0
+) -> AsyncIterator[Ours]:
+    validators = {**public_validators(), "test": Longest()}
     kad = Kademlia(
-        KadConfig(protocol=PROTOCOL, mode=Mode.SERVER, validators={**public_validators(), "test": Longest()}),
+        KadConfig(protocol=PROTOCOL, mode=mode, validators=validators, provider_ttl=provider_ttl),
         bootstrap=bootstrap,
         rng=random.Random(1),
     )
@@ -164,24 +172,27 @@ async def our_key_theirs(us: Ours, them: Peer) -> None:
 
 
 async def their_name_ours(us: Ours, them: Peer) -> None:
-    target = "/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
-    await them("dht_put_ipns", data=text(target.encode()), count=1)
-    answer = await them("dht_put_ipns", data=text(target.encode()), count=2)
+    await them("dht_put_ipns", data=text(TARGET), count=1)
+    answer = await them("dht_put_ipns", data=text(TARGET), count=2)
     record = open_record(
         await us.kad.get_value(base64.b64decode(answer["key"]), quorum=0), libp2p.PeerId.parse(them.peer_id)
     )
-    assert (record.value, record.sequence) == (target.encode(), 2)
+    assert (record.value, record.sequence) == (TARGET, 2)
 
 
 async def our_name_theirs(us: Ours, them: Peer) -> None:
-    peer = us.host.local_peer
-    for sequence in (1, 2):
-        record = IpnsRecord(
-            name=peer, value=b"/ipfs/x", sequence=sequence, validity=rfc3339(time.time() + 3600), ttl=60 * 10**9
-        )
-        await us.kad.put_value(b"/ipns/" + bytes(peer), record.seal(us.host.private_key))
-    answer = await them("dht_get", key=text(b"/ipns/" + bytes(peer)))
-    assert open_record(base64.b64decode(answer["data"]), peer).sequence == 2
+    await put_name(us.host, us.kad, TARGET, 1)
+    answer = await them("dht_get", key=text(await put_name(us.host, us.kad, TARGET, 2)))
+    assert open_record(base64.b64decode(answer["data"]), us.host.local_peer).sequence == 2
+
+
+async def put_name(host: libp2p.Host, kad: Kademlia, value: bytes, sequence: int) -> bytes:
+    """Point our name somewhere; the key of its record."""
+    name = host.local_peer
+    validity = rfc3339(time.time() + 3600)
+    record = IpnsRecord(name=name, value=value, sequence=sequence, validity=validity, ttl=60 * 10**9)
+    await kad.put_value(b"/ipns/" + bytes(name), record.seal(host.private_key))
+    return b"/ipns/" + bytes(name)
 
 
 OPERATIONS: dict[str, Callable[[Ours, Peer], Awaitable[Any]]] = {
@@ -229,19 +240,29 @@ class OursAsPeer:
     """One of our nodes that understands the commands of the contract."""
 
     def __init__(self, us: Ours) -> None:
-        self._kad = us.kad
+        self._host, self._kad = us.host, us.kad
         self.peer_id = str(us.host.local_peer)
         self.addr = us.addr
 
-    async def __call__(self, command: str, *, key: str = "", data: str = "", peer: str = "", count: int = 1) -> Any:
+    async def __call__(
+        self, command: str, *, key: str = "", data: str = "", peer: str = "", count: int = 1, addr: str = ""
+    ) -> Any:
         kad, name = self._kad, base64.b64decode(key)
         match command:
+            case "dial":
+                return await self._host.connect(addr)
             case "dht_table":
                 return {"peers": [str(entry.peer) for entry in kad.table]}
             case "dht_closest":
                 return {"peers": [str(found) for found in await kad.closest_peers(name)]}
             case "dht_put":
                 return await kad.put_value(name, base64.b64decode(data))
+            case "dht_put_pk":
+                key_name = b"/pk/" + bytes(self._host.local_peer)
+                await kad.put_value(key_name, self._host.private_key.public_key.marshal())
+                return {"key": text(key_name)}
+            case "dht_put_ipns":
+                return {"key": text(await put_name(self._host, kad, base64.b64decode(data), count))}
             case "dht_get":
                 return {"data": text(await kad.get_value(name))}
             case "dht_provide":
@@ -254,69 +275,232 @@ class OursAsPeer:
 
 
 Anybody = Peer | OursAsPeer
-MIXED = ("us", "go", "js", "rust")
+KINDS = ("us", "go", "js", "rust")
+SERVER, CLIENT = "server", "client"
 
 
-async def mixed_value(a: Anybody, b: Anybody, name: str) -> None:
+@dataclass
+class Mixed:
+    """A network of all kinds.
+
+    Attributes:
+        servers: by kind.
+        clients: one of each kind.
+    """
+
+    servers: dict[str, list[Anybody]]
+    clients: dict[str, Anybody]
+
+    def nearest(self, key: bytes, without: str) -> list[str]:
+        """Peer ids of all servers but one, nearest to ``key`` first."""
+        point = hashlib.sha256(key).digest()
+
+        def distance(peer: str) -> bytes:
+            there = hashlib.sha256(bytes(libp2p.PeerId.parse(peer))).digest()
+            return bytes(a ^ b for a, b in zip(point, there, strict=True))
+
+        ids = [node.peer_id for nodes in self.servers.values() for node in nodes]
+        return sorted([peer for peer in ids if peer != without], key=distance)
+
+
+async def mixed_value(_: Mixed, a: Anybody, b: Anybody, name: str) -> None:
     await a("dht_put", key=text(f"/test/{name}".encode()), data=text(name.encode()))
     assert base64.b64decode((await b("dht_get", key=text(f"/test/{name}".encode())))["data"]) == name.encode()
 
 
-async def mixed_content(a: Anybody, b: Anybody, name: str) -> None:
+async def mixed_big_value(_: Mixed, a: Anybody, b: Anybody, name: str) -> None:
+    key, value = text(f"/test/big {name}".encode()), text(hashlib.shake_256(name.encode()).digest(BIG))
+    await a("dht_put", key=key, data=value)
+    assert (await b("dht_get", key=key))["data"] == value
+
+
+async def mixed_content(_: Mixed, a: Anybody, b: Anybody, name: str) -> None:
     key = text(b"\x12\x20" + hashlib.sha256(name.encode()).digest())
     await a("dht_provide", key=key)
     assert a.peer_id in (await b("dht_find_providers", key=key, count=1))["peers"]
 
 
-async def mixed_peer(a: Anybody, b: Anybody, name: str) -> None:
-    found = (await b("dht_find_peer", peer=a.peer_id))["addrs"]
-    assert a.addr.rpartition("/p2p/")[0] in [addr.partition("/p2p/")[0] for addr in found]
+async def mixed_peer(network: Mixed, a: Anybody, b: Anybody, name: str) -> None:
+    wanted = network.servers[name.partition(" ")[0]][0]  # clients are in nobody's table
+    found = (await b("dht_find_peer", peer=wanted.peer_id))["addrs"]
+    assert wanted.addr.rpartition("/p2p/")[0] in [addr.partition("/p2p/")[0] for addr in found]
 
 
-MIXED_OPERATIONS = {"value": mixed_value, "provider": mixed_content, "find peer": mixed_peer}
+async def mixed_closest(network: Mixed, a: Anybody, b: Anybody, name: str) -> None:
+    """Who asks finds the very nearest to the other, whom everybody has in his table."""
+    key = hashlib.sha256(name.encode()).digest()
+    found = [peer for peer in (await b("dht_closest", key=text(key)))["peers"] if peer != b.peer_id]
+    assert found[:NEAREST] == network.nearest(key, b.peer_id)[:NEAREST]
+
+
+async def mixed_key(_: Mixed, a: Anybody, b: Anybody, name: str) -> None:
+    found = await b("dht_get", key=(await a("dht_put_pk"))["key"])
+    assert libp2p.PeerId.parse(a.peer_id).matches(unmarshal_public_key(base64.b64decode(found["data"])))
+
+
+async def mixed_name(_: Mixed, a: Anybody, b: Anybody, name: str) -> None:
+    # Each has one name: what others put under it before has a lower number.
+    key = (await a("dht_put_ipns", data=text(TARGET), count=next(_numbers)))["key"]
+    record = open_record(base64.b64decode((await b("dht_get", key=key))["data"]), libp2p.PeerId.parse(a.peer_id))
+    assert record.value == TARGET
+
+
+NEAREST = 3
+"""Of these each must find all: farther ones may be missed when somebody is slow."""
+_numbers = itertools.count(1)
+MIXED_OPERATIONS = {
+    "value": mixed_value,
+    "big value": mixed_big_value,
+    "provider": mixed_content,
+    "find peer": mixed_peer,
+    "closest peers": mixed_closest,
+    "public key": mixed_key,
+    "name": mixed_name,
+}
 
 
 @asynccontextmanager
-async def mixed_network(kinds: Sequence[str], size: int) -> AsyncIterator[dict[str, list[Anybody]]]:
-    """Servers of all kinds in turn, each of which knows the one before, and the first."""
-    async with AsyncExitStack() as stack:
-        nodes: dict[str, list[Anybody]] = {kind: [] for kind in kinds}
-        addrs: list[str] = []
-        for number in range(size):
-            kind, known = kinds[number % len(kinds)], dict.fromkeys([*addrs[:1], *addrs[-1:]])
-            node: Anybody
-            if kind == "us":
-                node = OursAsPeer(await stack.enter_async_context(open_ours(list(known))))
-            else:
-                node = await stack.enter_async_context(start_peer(kind, pubsub="none", dht="server"))
-                for addr in known:
-                    await node("dial", addr=addr)
-            nodes[kind].append(node)
-            addrs.append(node.addr)
-        everybody = [node for kind in nodes.values() for node in kind]
+async def mixed_network(kinds: Sequence[str], size: int) -> AsyncIterator[Mixed]:
+    """``size`` nodes of all kinds in turn, the last of each kind a client. Each knows the first, and the one before."""
+    roles = [SERVER if number < size - len(kinds) else CLIENT for number in range(size)]
+    nodes: dict[int, Anybody] = {}
+    finished = trio.Event()
+
+    async def keep(number: int, task_status: trio.TaskStatus[None]) -> None:
+        kind, role = kinds[number % len(kinds)], roles[number]
+        if kind == "us":
+            async with open_ours((), mode=Mode(role)) as ours:
+                nodes[number] = OursAsPeer(ours)
+                task_status.started()
+                await finished.wait()
+        else:
+            async with start_peer(kind, pubsub="none", dht=role, quiet=True) as peer:
+                nodes[number] = peer
+                task_status.started()
+                await finished.wait()
+
+    async def join(number: int, node: Anybody) -> None:
+        own = text(bytes(libp2p.PeerId.parse(node.peer_id)))
+        for known in dict.fromkeys([0, number - 1]):
+            await node("dial", addr=nodes[known].addr)
+        while len((await node("dht_table"))["peers"]) < min(3, size - len(kinds) - 1):
+            await trio.sleep(0.1)
+            with suppress(PeerFailed):  # go says so while it knows nobody
+                await node("dht_closest", key=own)
+
+    async with trio.open_nursery() as holding:
+        async with trio.open_nursery() as starting:
+            for number in range(size):
+                starting.start_soon(holding.start, keep, number)
         with trio.fail_after(SETTLED):
-            for node in everybody:
-                while len((await node("dht_table"))["peers"]) < min(3, size - 1):
-                    await node("dht_closest", key=text(bytes(libp2p.PeerId.parse(node.peer_id))))
-        yield nodes
+            for _ in range(2):  # who came early knows those who came late the second time
+                async with trio.open_nursery() as joining:
+                    for number in range(1, size):
+                        joining.start_soon(join, number, nodes[number])
+        servers = {
+            kind: [nodes[number] for number in range(at, size, len(kinds)) if roles[number] == SERVER]
+            for at, kind in enumerate(kinds)
+        }
+        yield Mixed(servers, {kinds[number % len(kinds)]: nodes[number] for number in range(size - len(kinds), size)})
+        finished.set()
 
 
 async def test_mixed(built: dict[str, dict[str, Any]], record: Record, pytestconfig: pytest.Config) -> None:
-    """Every operation in every direction between two kinds, among all kinds."""
-    kinds = [kind for kind in MIXED if kind == "us" or "server" in built.get(kind, {}).get("dht", ())]
+    """Every operation in every direction between two kinds, once from a server and once from a client."""
+    kinds = [kind for kind in KINDS if kind == "us" or "server" in built.get(kind, {}).get("dht", ())]
     if len(kinds) < 3:
         pytest.skip("fewer than two other kinds of peers have a DHT")
     failed: list[str] = []
-    async with mixed_network(kinds, pytestconfig.getoption("--kad-nodes")) as nodes:
-        for a, b in [(a, b) for a in kinds for b in kinds if a != b]:
-            for operation, run in MIXED_OPERATIONS.items():
-                began, reason = trio.current_time(), ""
-                try:
-                    with trio.fail_after(30):
-                        await run(nodes[a][0], nodes[b][-1], f"{a} {b}")
-                except (AssertionError, libp2p.Libp2pError, PeerFailed, trio.TooSlowError, trio.EndOfChannel) as exc:
-                    reason = f"{type(exc).__name__}: {exc}"[:300]
-                    failed.append(f"{operation}, {a} to {b}: {reason}")
-                case, peer = f"kad among all: {operation}, {a} to {b}", b if a == "us" else a
-                record(case, peer, "yamux", "", "fail" if reason else "pass", reason, trio.current_time() - began)
+    at_once = trio.CapacityLimiter(AT_ONCE)
+
+    async def run(network: Mixed, operation: str, a: str, b: str, role: str) -> None:
+        case, peer = f"kad among all: {operation}, {a} to {b}", b if a == "us" else a
+        if operation == "name" and not all(kind == "us" or "ipns" in built[kind]["dht_namespaces"] for kind in (a, b)):
+            return record(case, peer, "yamux", role, "unsupported-by-peer", "no IPNS validator", 0.0)
+        first, second = network.servers[a][0], network.clients[b]
+        if role == CLIENT:
+            first, second = network.clients[a], network.servers[b][-1]
+        began, reason = trio.current_time(), ""
+        try:
+            async with at_once:
+                with trio.fail_after(30):
+                    await MIXED_OPERATIONS[operation](network, first, second, f"{a} {b} {role}")
+        except (AssertionError, libp2p.Libp2pError, PeerFailed, trio.TooSlowError, trio.EndOfChannel) as exc:
+            reason = f"{type(exc).__name__}: {exc}"[:300]
+            failed.append(f"{operation}, {a} to {b}, {role}: {reason}")
+        record(case, peer, "yamux", role, "fail" if reason else "pass", reason, trio.current_time() - began)
+
+    async with mixed_network(kinds, pytestconfig.getoption("--kad-nodes")) as network:
+        for operation in MIXED_OPERATIONS:
+            async with trio.open_nursery() as nursery:
+                for a, b, role in itertools.product(kinds, kinds, (SERVER, CLIENT)):
+                    if a != b:
+                        nursery.start_soon(run, network, operation, a, b, role)
     assert not failed, "\n".join(failed)
+
+
+# --- what ends --------------------------------------------------------------------------------------------------------
+
+SHORT = 3.0
+"""Seconds for which a provider is kept."""
+
+
+async def test_providers_end(built: dict[str, dict[str, Any]], record: Record) -> None:
+    """Theirs on our server, ours on theirs: found by somebody else, and after a while no more."""
+    failed: list[str] = []
+
+    async def run(name: str, role: str, test: Callable[[str], Awaitable[None]]) -> None:
+        began, reason = trio.current_time(), ""
+        try:
+            with trio.fail_after(SETTLED):
+                await test(name)
+        except (AssertionError, libp2p.Libp2pError, PeerFailed, trio.TooSlowError) as exc:
+            reason = f"{type(exc).__name__}: {exc}"[:300]
+            failed.append(f"{name}, {role}: {reason}")
+        seconds = trio.current_time() - began
+        record("kad provider ends", name, "yamux", role, "fail" if reason else "pass", reason, seconds)
+
+    async with trio.open_nursery() as nursery:
+        for name in [name for name in KINDS if "server" in built.get(name, {}).get("dht", ())]:
+            nursery.start_soon(run, name, SERVER, theirs_end_here)
+            nursery.start_soon(run, name, CLIENT, ours_end_there)
+    assert not failed, "\n".join(failed)
+
+
+async def theirs_end_here(name: str) -> None:
+    async with (
+        open_ours((), provider_ttl=SHORT) as server,
+        open_ours([server.addr], mode=Mode.CLIENT) as asking,
+        start_peer(name, pubsub="none", dht="client") as peer,
+    ):
+        await peer("dial", addr=server.addr)
+        while not (await peer("dht_table"))["peers"]:
+            await trio.sleep(0.1)
+        await peer("dht_provide", key=text(content(4)))
+        await _found_and_gone(asking, peer.peer_id)
+
+
+async def ours_end_there(name: str) -> None:
+    async with (
+        start_peer(name, pubsub="none", dht="server", provider_ttl=f"{SHORT:g}") as server,
+        open_ours([server.addr], mode=Mode.CLIENT) as us,
+        open_ours([server.addr], mode=Mode.CLIENT) as asking,
+    ):
+        while not len(us.kad.table):
+            await trio.sleep(0.1)
+        await us.kad.provide(content(4))
+        await _found_and_gone(asking, str(us.host.local_peer))
+
+
+async def _found_and_gone(asking: Ours, provider: str) -> None:
+    while not len(asking.kad.table):
+        await trio.sleep(0.1)
+    while await _providers(asking) != [provider]:
+        await trio.sleep(0.1)
+    while await _providers(asking):
+        await trio.sleep(0.1)
+
+
+async def _providers(asking: Ours) -> list[str]:
+    async with asking.kad.find_providers(content(4)) as providers:
+        return [str(peer) async for peer in providers]

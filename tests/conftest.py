@@ -237,7 +237,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("without_fast"):
-        sys.modules["nacl"] = sys.modules["coincurve"] = None  # type: ignore[assignment]  # importing them now fails
+        for name in ("nacl", "coincurve", "Crypto.Util.strxor"):
+            sys.modules[name] = None  # type: ignore[assignment]  # importing it now fails
     # A shell without job control starts what runs in the background with SIGINT ignored, and every process started from
     # there inherits that: the programs of the tests could not be interrupted.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

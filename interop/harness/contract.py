@@ -1,4 +1,4 @@
-"""What a test program is asked to do: the environments of both suites, read into one form.
+"""What a test program is asked to do: the environments of the suites, read into one form.
 
 | what | unified-testing | test-plans |
 | --- | --- | --- |
@@ -6,20 +6,51 @@
 | where the listener's address is | ``<TEST_KEY>_listener_multiaddr`` | ``listenerAddr`` |
 | result | YAML | one line of JSON |
 
-QUIC and its kind have their own security and muxer; those variables are then unset, empty or ``null``.
+QUIC and its kind have their own security and muxer; those variables are then unset, empty or ``null``. In the
+hole-punch suite, which is unified-testing's, there is a relay too, and each part has a name of its own for its address:
+``DIALER_IP``, ``LISTENER_IP``, ``RELAY_IP``. The last one, and no ``IS_DIALER``, is what makes a program the relay.
+
+The suite ``kad-dht`` of unified-testing says less: ``ROLE``, ``REDIS_ADDR`` and ``TEST_KEY``.
 """
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 DEFAULT_TIMEOUT = 180.0
 """Seconds a test may take in both suites."""
+LISTENER = "listener_multiaddr"
+"""The key under which a listener leaves its address."""
 
 
 class ContractError(Exception):
     """The environment does not say what to do."""
+
+
+class Part(Protocol):
+    """What every contract says."""
+
+    @property
+    def debug(self) -> bool:
+        """Whether to log everything."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds until it has failed: all of them for those whom the suite ends, at the same time."""
+        ...
+
+
+class Role(enum.Enum):
+    """What a program is in a test; the value names its address."""
+
+    DIALER = "DIALER_IP"
+    LISTENER = "LISTENER_IP"
+    RELAY = "RELAY_IP"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,24 +59,74 @@ class Contract:
 
     Attributes:
         legacy: whether it is that of test-plans.
-        dialer: whether to dial, or to listen.
-        redis: host and port of the Redis server through which the two find each other.
-        key: where in it the listener's address is.
-        listener_ip: what to listen on.
+        role: whether to dial, to listen, or to be the relay.
+        redis: host and port of the Redis server through which the programs find each other.
+        test_key: what sets apart the test's keys there.
+        ip: what to listen on.
         security: None where the transport brings its own; likewise the muxer.
         timeout: seconds until the test has failed.
     """
 
     legacy: bool
-    dialer: bool
+    role: Role
     redis: tuple[str, int]
-    key: str
+    test_key: str
     transport: str
     security: str | None
     muxer: str | None
-    listener_ip: str
+    ip: str
     timeout: float
     debug: bool
+
+    @property
+    def dialer(self) -> bool:
+        """Whether to dial: that program ends the test."""
+        return self.role is Role.DIALER
+
+    @property
+    def patience(self) -> float:
+        return self.timeout if self.dialer else math.inf
+
+    def key(self, what: str) -> str:
+        """Where ``what`` is in Redis."""
+        return "listenerAddr" if self.legacy else f"{self.test_key}_{what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KadContract:
+    """One program's part in one test of the DHT.
+
+    Attributes:
+        role: ``bootstrap``, ``provider`` or ``querier``.
+        redis: host and port of the Redis server through which the three find each other.
+        key: what everything begins with that this test leaves there, and part of the names in the DHT.
+    """
+
+    role: str
+    redis: tuple[str, int]
+    key: str
+    debug: bool = False
+
+    @property
+    def patience(self) -> float:
+        return DEFAULT_TIMEOUT if self.role == "querier" else math.inf
+
+
+KAD_ROLES = ("bootstrap", "provider", "querier")
+
+
+def read_kad(environ: Mapping[str, str]) -> KadContract:
+    """Read a contract of the suite ``kad-dht``.
+
+    Raises:
+        ContractError: a variable is missing or wrong.
+    """
+    role, key = environ.get("ROLE", ""), environ.get("TEST_KEY", "")
+    if role not in KAD_ROLES:
+        raise ContractError(f"ROLE is {role!r}, not one of {', '.join(KAD_ROLES)}")
+    if not key:
+        raise ContractError("TEST_KEY is not set")
+    return KadContract(role=role, redis=_host_and_port(environ.get("REDIS_ADDR", "")), key=key)
 
 
 def read(environ: Mapping[str, str]) -> Contract:
@@ -54,7 +135,8 @@ def read(environ: Mapping[str, str]) -> Contract:
     Raises:
         ContractError: a variable is missing or wrong.
     """
-    legacy = "IS_DIALER" not in environ
+    relay = Role.RELAY.value in environ and "IS_DIALER" not in environ
+    legacy = not relay and "IS_DIALER" not in environ
     names = _OLD if legacy else _NEW
 
     def get(name: str, default: str | None = None) -> str:
@@ -63,17 +145,17 @@ def read(environ: Mapping[str, str]) -> Contract:
             raise ContractError(f"{names[name]} is not set")
         return value
 
-    host, _, port = get("redis", "redis:6379").rpartition(":")
     try:
+        role = Role.RELAY if relay else Role.DIALER if _flag(get("dialer")) else Role.LISTENER
         return Contract(
             legacy=legacy,
-            dialer=_flag(get("dialer")),
-            redis=(host, int(port)),
-            key="listenerAddr" if legacy else f"{get('key')}_listener_multiaddr",
+            role=role,
+            redis=_host_and_port(get("redis", "redis:6379")),
+            test_key="" if legacy else get("key"),
             transport=get("transport"),
             security=_optional(get("security", "")),
             muxer=_optional(get("muxer", "")),
-            listener_ip=get("ip", "0.0.0.0"),
+            ip=environ.get("ip" if legacy else role.value, "0.0.0.0"),
             timeout=float(get("timeout", str(DEFAULT_TIMEOUT))),
             debug=_flag(get("debug", "false")),
         )
@@ -83,13 +165,20 @@ def read(environ: Mapping[str, str]) -> Contract:
 
 _NEW = {
     "dialer": "IS_DIALER", "redis": "REDIS_ADDR", "key": "TEST_KEY", "transport": "TRANSPORT",
-    "security": "SECURE_CHANNEL", "muxer": "MUXER", "ip": "LISTENER_IP", "timeout": "TEST_TIMEOUT_SECS",
-    "debug": "DEBUG",
+    "security": "SECURE_CHANNEL", "muxer": "MUXER", "timeout": "TEST_TIMEOUT_SECS", "debug": "DEBUG",
 }  # fmt: skip
 _OLD = {
     "dialer": "is_dialer", "redis": "redis_addr", "transport": "transport", "security": "security", "muxer": "muxer",
-    "ip": "ip", "timeout": "test_timeout_seconds", "debug": "debug",
+    "timeout": "test_timeout_seconds", "debug": "debug",
 }  # fmt: skip
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    try:
+        return host, int(port)
+    except ValueError as exc:
+        raise ContractError(f"{text!r} is no host and port") from exc
 
 
 def _flag(text: str) -> bool:

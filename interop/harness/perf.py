@@ -12,7 +12,7 @@ import trio
 from libp2p.protocols.perf import Perf, perf
 
 from . import report, resp
-from .contract import Contract, iterations
+from .contract import LISTENER, Contract, iterations, read
 from .program import main
 from .stacks import address_for_others, open_stack
 
@@ -23,9 +23,9 @@ async def run(contract: Contract) -> None:
     """Play one side. A listener waits until it is killed."""
     async with open_stack(contract, Perf()) as host, resp.connect(*contract.redis) as redis:
         if not contract.dialer:
-            await resp.publish(redis, contract.key, address_for_others(host), as_list=False)
+            await resp.publish(redis, contract.key(LISTENER), address_for_others(host), as_list=False)
             await trio.sleep_forever()
-        connection = await host.connect(await resp.fetch(redis, contract.key))
+        connection = await host.connect(await resp.fetch(redis, contract.key(LISTENER)))
 
         async def measure(upload: int, download: int, times: int) -> list[float]:
             """Seconds for each transfer, on a new stream each."""
@@ -49,4 +49,4 @@ async def run(contract: Contract) -> None:
 
 
 if __name__ == "__main__":
-    main(run, os.environ)
+    main(run, read, os.environ)

@@ -16,7 +16,9 @@ from typing import Any
 import libp2p
 from libp2p.abc import Service
 from libp2p.addressing import Scope, scope, split_peer
+from libp2p.swarm import SwarmConfig
 from libp2p.testing.certificates import issue
+from libp2p.transports.tcp import Tcp
 from libp2p.transports.websocket import WebSocket, insecure_client_tls
 
 from .contract import Contract, ContractError
@@ -68,8 +70,12 @@ def _get(table: dict[str, str], what: str, name: str | None) -> Any:
 
 
 @asynccontextmanager
-async def open_stack(contract: Contract, *services: Service) -> AsyncIterator[libp2p.Host]:
+async def open_stack(contract: Contract, *services: Service, punching: bool = False) -> AsyncIterator[libp2p.Host]:
     """The host that ``contract`` asks for.
+
+    Args:
+        punching: listen in every role, dial from there, and believe that private addresses are of others: the internet
+            of the hole-punch suite has no public ones.
 
     Raises:
         ContractError: a part of it is not here.
@@ -78,14 +84,17 @@ async def open_stack(contract: Contract, *services: Service) -> AsyncIterator[li
     transport = _get(TRANSPORTS, "transport", contract.transport)
     if contract.transport == "wss":
         transport = _web_tls()
+    elif contract.transport == "tcp":
+        transport = Tcp(reuse_port=punching)
     elif not standalone:  # those that are make their certificate with the host's key: the class itself is given
         transport = transport()
     async with libp2p.open_host(
-        listen=[] if contract.dialer else [_LISTEN[contract.transport].format(ip=contract.listener_ip)],
+        listen=[_LISTEN[contract.transport].format(ip=contract.ip)] if punching or not contract.dialer else [],
         transports=[transport],
         security=None if standalone else [_get(SECURITY, "security protocol", contract.security)],
         muxers=None if standalone else [_get(MUXERS, "muxer", contract.muxer)()],
         services=services,
+        config=libp2p.HostConfig(swarm=SwarmConfig(allow_private=punching)),
     ) as host:
         yield host
 

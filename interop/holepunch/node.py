@@ -56,7 +56,7 @@ async def listener(listen: list[str], bootstrap: str) -> None:
         tell(peer=str(host.local_peer))
         with host.subscribe(HolePunchEnded) as ended:
             async for event in ended:
-                tell(tries=event.tries, direct=event.connection is not None, reason=event.reason)
+                tell(peer=str(event.peer), tries=event.tries, direct=event.connection is not None, reason=event.reason)
 
 
 async def dial(listen: list[str], bootstrap: str, target: str, patience: float) -> None:

@@ -17,6 +17,7 @@ from .. import Host, HostConfig, open_host
 from ..abc import Connection
 from ..addressing import Scope, host_port, ip_addr, names, parse, scope, with_peer
 from ..errors import DecodeError, Libp2pError, TransportError
+from ..protocols.autonat import DIAL_REQUEST, AutoNat, Voice
 from ..protocols.identify import IdentifyInfo
 from ..protocols.identify import identify as ask
 from ..protocols.ping import ping
@@ -25,7 +26,7 @@ from ..swarm import SwarmConfig
 from ..transports.dns import DnsResolver
 from ..transports.quic import Quic
 from ..transports.quic import installed as quic_installed
-from ._findings import ASK_PEERS, Finding, Observation, State, judge_interfaces, judge_nat
+from ._findings import ASK_PEERS, Finding, Observation, State, Try, judge_interfaces, judge_nat, judge_reachability
 from ._node import Node
 
 if sys.platform != "win32":
@@ -36,7 +37,7 @@ FEW_FILES = 1024
 RELEASED = 1_735_689_600
 """The start of 2025 in seconds since 1970: an earlier clock is wrong."""
 PINGS = 3
-_ANY = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
+_ANY = ("/ip4/0.0.0.0/tcp/{}", "/ip6/::/tcp/{}")
 _ANY_QUIC = "/ip4/0.0.0.0/udp/0/quic-v1"
 _TIME_ERROR = 5
 """What ``adjtimex`` of Linux returns while the clock is not synchronized."""
@@ -62,6 +63,7 @@ class Checks:
         relays: addresses of relays to go through.
         name: a host name to look up.
         gateway: the router's address; None for the default route's.
+        port: the TCP port to be reached at; 0 for any that is free.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Checks:
         relays: Sequence[str],
         name: str,
         gateway: str | None,
+        port: int,
     ) -> None:
         self._node = node
         self._host = host
@@ -80,6 +83,7 @@ class Checks:
         self._relays = relays
         self._name = name
         self._gateway = gateway
+        self._port = port
         self._timeout = node.timeout
         self._contacts: list[Contact] = []
         self._observations: list[Observation] = []
@@ -88,11 +92,14 @@ class Checks:
 
     async def interfaces(self) -> Finding:
         """Which addresses are there?"""
+        failures: list[TransportError] = []
         for addr in _ANY:
             try:
-                await self._host.listen(addr)
-            except TransportError:
-                continue  # there is no such version of IP here
+                await self._host.listen(addr.format(self._port))
+            except TransportError as exc:
+                failures.append(exc)  # there is no such version of IP here, or the port is taken
+        if self._port and len(failures) == len(_ANY):
+            return Finding(state=State.BAD, words=str(failures[0]), advice="give a port that is free: --port N")
         return judge_interfaces(self._host.listen_addrs())
 
     async def peers(self) -> Finding:
@@ -177,6 +184,42 @@ class Checks:
         """What do peers see of this machine?"""
         await self._quic_asked.wait()
         return judge_nat(self._observations)
+
+    async def reachability(self) -> Finding:
+        """Do peers get through to this machine, when they are asked to?"""
+        await self._peers_asked.wait()
+        autonat = AutoNat()  # it does not run: it would ask the same peers, who count how often they are asked
+        for protocol, handler in autonat.handlers.items():
+            self._host.handle(protocol, handler)
+        tries: list[Try] = []
+        async with trio.open_nursery() as nursery:
+            for each in self._contacts:
+                addr = self._reached_at(each)
+                if addr is not None and DIAL_REQUEST in each.info.protocols:
+                    nursery.start_soon(self._be_tried, autonat, each.connection, addr, tries)
+        return judge_reachability(tries)
+
+    def _reached_at(self, contact: Contact) -> Multiaddr | None:
+        """The IP address that a peer sees, with the port that is listened on here."""
+        seen = contact.info.observed_addr
+        place = None if seen is None else host_port(seen)
+        if seen is None or place is None:
+            return None
+        listening = [addr for addr in self._host.listen_addrs() if names(addr)[:2] == (names(seen)[0], "tcp")]
+        ports = [found[1] for addr in listening if (found := host_port(addr)) is not None]
+        return ip_addr(place[0], ports[0]) if ports else None
+
+    async def _be_tried(self, autonat: AutoNat, connection: Connection, addr: Multiaddr, tries: list[Try]) -> None:
+        reached, reason = None, ""
+        try:
+            tried = await autonat.check(self._host, connection.peer, addr)
+            reached = None if tried is None else tried.voice is Voice.PROOF
+            reason = "its answer means nothing"
+        except Libp2pError as exc:
+            reason = str(exc)
+        except trio.TooSlowError:
+            reason = "no answer in time"
+        tries.append(Try(server=connection.remote_addr, addr=addr, reached=reached, reason=reason))
 
     async def ipv6(self) -> Finding:
         """Does IPv6 get through?"""

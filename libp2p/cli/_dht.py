@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -14,10 +16,23 @@ import typer
 from ..abc import Host
 from ..errors import DecodeError, Libp2pError
 from ..peer_id import PeerId
-from ..protocols.kad import KAD, AnyValue, KadConfig, Kademlia, LookupStep, Mode, public_validators
+from ..protocols.identify import identify
+from ..protocols.kad import (
+    KAD,
+    AnyValue,
+    KadConfig,
+    Kademlia,
+    LookupStep,
+    MemoryStore,
+    Mode,
+    StoreFactory,
+    public_validators,
+)
 from ..protocols.kad.lookup import common_prefix, point_of
+from ..protocols.kad.sqlite import SqliteStore
 from ..wire import multihash, varint
 from ._errors import Failure
+from ._listen import EVERYWHERE, Where
 from ._node import Node, announce, node_command
 from ._options import Listen, check_addrs
 from ._output import DIM, GOOD, Output
@@ -49,6 +64,21 @@ Bootstrap = Annotated[
         show_default=False,
     ),
 ]
+Known = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bootstrap",
+        "-b",
+        metavar="ADDR",
+        callback=check_addrs,
+        help="Join the network of the server at ADDR; may be repeated. Without one, be the first.",
+        show_default=False,
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FILE", dir_okay=False, help="Keep what others store in FILE across restarts."),
+]
 Protocol = Annotated[str, typer.Option("--protocol", metavar="ID", help="Which network.")]
 Namespaces = Annotated[
     list[str] | None,
@@ -67,15 +97,19 @@ class _Dht:
     protocol: str
     namespaces: Sequence[str] = ()
 
+    def make(self, mode: Mode, store: StoreFactory = MemoryStore) -> Kademlia:
+        """The service."""
+        validators = {**public_validators(), **{name: AnyValue() for name in self.namespaces}}
+        try:
+            config = KadConfig(protocol=self.protocol, mode=mode, validators=validators)
+            return Kademlia(config, bootstrap=self.bootstrap, store=store)
+        except ValueError as exc:  # the name of a namespace, an address without a peer
+            raise Failure(str(exc)) from exc
+
     @asynccontextmanager
     async def joined(self, what: str) -> AsyncIterator[tuple[Host, Kademlia]]:
         """Be in the network while the block is open; steps of lookups are shown, or told with -v."""
-        validators = {**public_validators(), **{name: AnyValue() for name in self.namespaces}}
-        config = KadConfig(protocol=self.protocol, mode=Mode.CLIENT, validators=validators)
-        try:
-            kad = Kademlia(config, bootstrap=self.bootstrap)
-        except ValueError as exc:  # the name of a namespace, an address without a peer
-            raise Failure(str(exc)) from exc
+        kad = self.make(Mode.CLIENT)
         async with self.node.running(kad) as host:
             await self._connect(host)
             async with trio.open_nursery() as nursery:
@@ -88,9 +122,12 @@ class _Dht:
         failures: list[Libp2pError] = []
         for addr in self.bootstrap:
             try:
-                await host.connect(addr)
+                found = await identify(host, addr, timeout=self.node.timeout)
             except Libp2pError as exc:
                 failures.append(exc)
+            else:
+                if self.protocol not in found.protocols:
+                    failures.append(_elsewhere(addr, self.protocol, found.protocols))
         if len(failures) == len(self.bootstrap):
             raise failures[0]
 
@@ -110,6 +147,34 @@ class _Dht:
                         "closer": step.closer,
                     }
                     self.out.result(record, (f"{step.step.value:<9}", DIM), f"{step.peer} ", (f"{step.prefix}", DIM))
+
+
+def _elsewhere(addr: str, protocol: str, serves: Collection[str]) -> Failure:
+    """What to say of a server that is none of this network."""
+    networks = [each for each in serves if "/kad/" in each]
+    hint = f"it is of {' and '.join(networks)}: see --protocol" if networks else "it serves no DHT"
+    return Failure(f"{addr} is no server of {protocol}; {hint}")
+
+
+@app.command()
+@node_command
+async def serve(
+    node: Node,
+    out: Output,
+    addrs: Where = None,
+    bootstrap: Known = None,
+    store: Store = None,
+    namespaces: Namespaces = None,
+    protocol: Protocol = KAD,
+) -> None:
+    """Be a server until interrupted: answer others, and keep what they store. Give it a --key, so that others can rely
+    on its address."""
+    dht = _Dht(node, out, bootstrap or (), protocol, namespaces or ())
+    kad = dht.make(Mode.SERVER, MemoryStore if store is None else partial(SqliteStore, store))
+    async with node.listening(addrs or [EVERYWHERE]).running(kad) as host:
+        out.note((f"{host.local_peer} is a server of {protocol} at these addresses; Ctrl-C ends it", DIM))
+        announce(host, out, results=True)
+        await trio.sleep_forever()
 
 
 @app.command("find-peer")
@@ -192,9 +257,10 @@ async def put(
 ) -> None:
     """Store VALUE under KEY."""
     dht = _Dht(node, out, bootstrap, protocol, namespaces or ())
+    key = _value_key(name, dht.namespaces)
     data = sys.stdin.buffer.read() if value is None else value.encode()
     async with dht.joined(f"storing {name}") as (_, kad):
-        await kad.put_value(_value_key(name), data)
+        await kad.put_value(key, data)
         out.result({"key": name, "bytes": len(data)}, ("stored ", GOOD), f"{len(data)} bytes under {name}")
 
 
@@ -210,8 +276,9 @@ async def get(
 ) -> None:
     """Print the best value under KEY; as JSON in hexadecimal."""
     dht = _Dht(node, out, bootstrap, protocol, namespaces or ())
+    key = _value_key(name, dht.namespaces)
     async with dht.joined(f"looking for {name}") as (_, kad):
-        value = await kad.get_value(_value_key(name))
+        value = await kad.get_value(key)
     out.result({"key": name, "value": value.hex()}, value.decode(errors="backslashreplace"))
 
 
@@ -294,11 +361,16 @@ def _peer_id(text: str) -> PeerId:
         raise Failure(f"{text!r} is no peer id: {exc}") from exc
 
 
-def _value_key(text: str) -> bytes:
+def _value_key(text: str, namespaces: Collection[str]) -> bytes:
     """The key of a value: peer ids behind the two public namespaces are binary."""
-    for namespace in ("/pk/", "/ipns/"):
-        if text.startswith(namespace):
-            return namespace.encode() + bytes(_peer_id(text.removeprefix(namespace)))
+    start, _, rest = text.partition("/")
+    namespace, _, name = rest.partition("/")
+    if start or not namespace or not name:
+        raise Failure(f"{text!r} is no key of a value, which is /NAMESPACE/NAME")
+    if namespace in public_validators():
+        return f"/{namespace}/".encode() + bytes(_peer_id(name))
+    if namespace not in namespaces:
+        raise Failure(f"there are no rules for values under /{namespace}; with --namespace {namespace}, any is taken")
     return text.encode()
 
 

@@ -38,6 +38,9 @@ Gateway = Annotated[
         "--gateway", metavar="IP", help="The router; by default that of the default route.", show_default=False
     ),
 ]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, metavar="N", help="The TCP port to be reached at; 0: any.")
+]
 
 
 @node_command
@@ -49,16 +52,18 @@ async def doctor(
     relay: Relays = None,
     name: Name = "bootstrap.libp2p.io",
     gateway: Gateway = None,
+    port: Port = 0,
 ) -> None:
     """Find out how this machine is connected, and say what to do next.
 
-    Looks at interfaces, NAT, UDP, IPv6, port mapping, relays, DNS, the clock and file descriptors, all at once, each
-    for a limited time. Nothing is sent to the internet but by --peer, --public, --relay, and the question for --name.
+    Looks at interfaces, NAT, whether peers get through, UDP, IPv6, port mapping, relays, DNS, the clock and file
+    descriptors, all at once, each for a limited time. Nothing is sent to the internet but by --peer, --public, --relay,
+    and the question for --name.
     """
     peers, relays = [*(peer or ()), *(AMINO if public else ())], relay or ()
     findings: dict[str, Finding] = {}
     async with node.running() as host:
-        checks = Checks(node, host, peers=peers, relays=relays, name=name, gateway=gateway)
+        checks = Checks(node, host, peers=peers, relays=relays, name=name, gateway=gateway, port=port)
         # Before the others, which use what it listens on.
         await _check("interfaces", checks.interfaces, node.timeout, findings, out)
         # With how many times --timeout each has: some wait for somebody else's answer first.
@@ -66,6 +71,7 @@ async def doctor(
             "peers": (checks.peers, 2),
             "udp": (checks.udp, 4),
             "nat": (checks.nat, 5),
+            "reachability": (checks.reachability, 4),
             "ipv6": (checks.ipv6, 3),
             "port mapping": (checks.port_mapping, 2),
             "relays": (checks.relays, 3),

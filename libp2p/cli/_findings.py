@@ -52,6 +52,23 @@ class Observation:
     seen: Multiaddr
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Try:
+    """What came of it that a peer was asked to dial this machine.
+
+    Attributes:
+        server: the peer's address.
+        addr: where it was to dial.
+        reached: whether it got through; None when it did not try.
+        reason: why it did not try, for people.
+    """
+
+    server: Multiaddr
+    addr: Multiaddr
+    reached: bool | None
+    reason: str = ""
+
+
 ASK_PEERS = "give peers on the internet: --peer ADDR, twice; or --public for those of IPFS"
 _ELSEWHERE = (Scope.PUBLIC, Scope.OTHER)
 """Where a peer may be on the other side of a NAT. Those of the local network are on this one."""
@@ -91,13 +108,44 @@ def judge_nat(observations: Iterable[Observation]) -> Finding:
                    details={**details, "kind": "symmetric"})  # fmt: skip
 
 
+def judge_reachability(tries: Iterable[Try]) -> Finding:
+    """Whether others can dial this machine, as those found that were asked to (AutoNAT version 2)."""
+    tries = list(tries)
+    outside = [each for each in tries if scope(each.server) in _ELSEWHERE]
+    told = [each for each in outside if each.reached is not None]
+    through = [each for each in told if each.reached]
+    outcomes: dict[bool | None, str] = {True: "reached", False: "not reached"}
+    details = {
+        "tries": [
+            {"server": str(each.server), "addr": str(each.addr), "outcome": outcomes.get(each.reached, each.reason)}
+            for each in tries
+        ]
+    }
+    if through:
+        words = f"{len(through)} of {len(told)} peers get through to {through[0].addr}"
+        return Finding(state=State.GOOD, words=words, details=details)
+    if told:
+        wanted = " or ".join(dict.fromkeys(str(each.addr) for each in told))
+        return Finding(state=State.BAD, words=f"none of {len(told)} peers gets through to {wanted}",
+                       advice="let a TCP port through, in the router and the firewall, and look again with --port N",
+                       details=details)  # fmt: skip
+    if outside:
+        return Finding(state=State.UNKNOWN, words=f"nobody tries: {outside[0].reason}", advice="ask again later",
+                       details=details)  # fmt: skip
+    if any(each.reached for each in tries):
+        return Finding(state=State.UNKNOWN, words="peers of this network get through; from outside nobody tried",
+                       advice=ASK_PEERS, details=details)  # fmt: skip
+    return Finding(state=State.UNKNOWN, words="no peer on the internet was reached that tries (AutoNAT 2)",
+                   advice=ASK_PEERS, details=details)  # fmt: skip
+
+
 def judge_interfaces(addrs: Iterable[Multiaddr]) -> Finding:
     """Which addresses this machine has, by what a node listens on."""
     found: dict[str, Scope] = {_socket(addr)[0]: scope(addr) for addr in addrs}
     outside = [ip for ip, each in found.items() if each is not Scope.LOOPBACK]
     details = {"addresses": {ip: each.value for ip, each in found.items()}}
     if not outside:
-        return Finding(state=State.BAD, words="no network: there is nothing but loopback",
+        return Finding(state=State.BAD, words="this machine has no network: there is nothing but loopback",
                        advice="connect this machine to a network", details=details)  # fmt: skip
     words = ", ".join(f"{ip} ({found[ip].value})" for ip in outside)
     return Finding(state=State.GOOD, words=words, details=details)
@@ -117,11 +165,16 @@ def conclude(findings: Mapping[str, Finding], *, asked: Collection[str] = ()) ->
     def is_good(check: str) -> bool:
         return check in findings and findings[check].state is State.GOOD
 
-    if findings["interfaces"].state is State.BAD:
-        return "this machine has no network", findings["interfaces"].advice
-    if asked and findings["peers"].state is State.BAD:
+    def is_bad(check: str) -> bool:
+        return check in findings and findings[check].state is State.BAD
+
+    if is_bad("interfaces"):
+        return findings["interfaces"].words, findings["interfaces"].advice
+    if asked and is_bad("peers"):
         return "none of the given peers could be reached", "try from another network, or other peers: --peer ADDR"
-    if detail("nat", "kind") == "none":
+    if is_good("reachability"):
+        return "peers can reach a node here", "libp2p listen /ip4/0.0.0.0/tcp/4001"
+    if detail("nat", "kind") == "none" and not is_bad("reachability"):
         return (
             "peers can reach a node here, unless a firewall keeps them out",
             "listen on a port that the firewall lets through: libp2p listen /ip4/0.0.0.0/tcp/4001",
@@ -130,7 +183,9 @@ def conclude(findings: Mapping[str, Finding], *, asked: Collection[str] = ()) ->
         return "the router will let peers in", "libp2p listen /ip4/0.0.0.0/tcp/4001 --port-map"
     if is_good("relays"):
         return "peers can reach a node here through the relay", "libp2p listen RELAY/p2p-circuit"
-    if detail("nat", "kind") in ("endpoint-independent", "symmetric"):
+    if detail("nat", "kind") == "none":
+        return "a firewall keeps peers out", "have it let a port through, and look again: libp2p doctor --port 4001"
+    if detail("nat", "kind") in ("endpoint-independent", "symmetric") or is_bad("reachability"):
         return "peers cannot reach a node here by themselves", "find a relay, and try it: libp2p doctor --relay ADDR"
     return "whether peers can reach a node here is not known", ASK_PEERS
 

@@ -1,8 +1,9 @@
-"""Reading and writing single protobuf fields, for messages whose exact bytes matter.
+"""Reading and writing single protobuf fields, for messages whose exact bytes matter and those that every host needs.
 
 Signed envelopes and peer records are signed or hashed as bytes, so their encoding is written down here instead of left
-to a protobuf library: fields in order, shortest varints, fields that are zero or empty left out as in proto3. All
-other messages use generated code (:mod:`libp2p.pb`).
+to a protobuf library: fields in order, shortest varints, fields that are zero or empty left out as in proto3. What
+a host without special services sends is written with it too, so that it does without the library, which takes more
+memory than all its connections. Other messages use generated code (:mod:`libp2p.pb`).
 
 Source: protobuf.dev, "Encoding". Groups, which proto2 deprecated, are refused.
 """

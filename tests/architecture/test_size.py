@@ -16,7 +16,7 @@ MAX_TEST_FILE = 1500
 LONG_FUNCTIONS: dict[tuple[str, str], str] = {}
 """(file, function) to the reason why it is longer."""
 
-LONG_FILES: dict[str, str] = {"libp2p/abc.py": "all interfaces, to be read side by side; two thirds are docstrings"}
+LONG_FILES: dict[str, str] = {}
 """File to the reason why it is longer."""
 
 FOLDERS = ("libp2p", "tests", "examples", "interop", "bench", "fuzz", "proto")

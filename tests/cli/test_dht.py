@@ -35,9 +35,9 @@ def test_values(servers: list[str]) -> None:
     assert stored.record == {"key": "/test/motto", "bytes": 5}
     result = result_of("dht", "get", "/test/motto", "-b", servers[1], "--namespace", "test")
     assert (result.status, result.out) == (0, ["hello"])
-    refused = result_of("dht", "get", "/other/motto", "-b", servers[1], "--json")
-    assert refused.status == 1
-    assert refused.records[-1]["error"]["type"] == "InvalidRecord"
+    missing = result_of("dht", "get", "/test/other", "-b", servers[1], "--namespace", "test", "--json")
+    assert missing.status == 1
+    assert missing.records[-1]["error"]["type"] == "NotFound"
 
 
 def test_peers(servers: list[str]) -> None:
@@ -67,6 +67,25 @@ def test_providers(servers: list[str]) -> None:
     assert result_of("dht", "provide", cid, "-b", servers[0]).status == 2
 
 
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    """The first server, and others that know it; what it keeps it still has after a restart."""
+    store, key, protocol = str(tmp_path / "dht.db"), str(tmp_path / "key"), ("--protocol", "/mine/kad/1.0.0")
+    assert result_of("key", "new", key).status == 0
+    serve = ("dht", "serve", LOOPBACK, "--key", key, "--store", store, "--namespace", "test", "--json", *protocol)
+    with Program(*serve) as server:
+        addr = server.event("listening")["addrs"][0]
+        put = result_of("dht", "put", "/test/motto", "kept", "-b", addr, "--namespace", "test", *protocol)
+        assert (put.status, put.out) == (0, ["stored 4 bytes under /test/motto"])
+        elsewhere = result_of("dht", "closest", "anything", "-b", addr)
+        assert elsewhere.status == 1
+        assert "it is of /mine/kad/1.0.0: see --protocol" in elsewhere.err
+        assert server.interrupt() == 130
+    with Program(*serve) as server:
+        addr = server.event("listening")["addrs"][0]
+        got = result_of("dht", "get", "/test/motto", "-b", addr, "--namespace", "test", *protocol)
+        assert (got.status, got.out) == (0, ["kept"])
+
+
 def test_nobody_to_begin_with() -> None:
     result = result_of("dht", "closest", "x", "-b", NOBODY)
     assert result.status == 1
@@ -77,7 +96,9 @@ def test_nobody_to_begin_with() -> None:
     ("args", "reason"),
     [
         (("find-providers", "x" * 81, "-b", NOBODY), "a key has 1 to 80 bytes"),
-        (("get", "/a/b", "--namespace", "a/b", "-b", NOBODY), "a word without slashes"),
+        (("get", "/a/b", "--namespace", "a", "--namespace", "a/b", "-b", NOBODY), "a word without slashes"),
+        (("get", "/other/motto", "-b", NOBODY), "with --namespace other, any is taken"),
+        (("put", "motto", "hello", "-b", NOBODY), "/NAMESPACE/NAME"),
         (("closest", "x", "-b", "/ip4/127.0.0.1/tcp/1"), "does not end in the peer"),
     ],
 )

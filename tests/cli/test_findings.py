@@ -10,7 +10,17 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 
 from libp2p.cli._checks import judge_clock, judge_files
-from libp2p.cli._findings import ASK_PEERS, Finding, Observation, State, conclude, judge_interfaces, judge_nat
+from libp2p.cli._findings import (
+    ASK_PEERS,
+    Finding,
+    Observation,
+    State,
+    Try,
+    conclude,
+    judge_interfaces,
+    judge_nat,
+    judge_reachability,
+)
 
 ONE, TWO = "/ip4/1.1.1.1/udp/4001/quic-v1", "/ip4/8.8.8.8/udp/4001/quic-v1"
 LOCAL = "/ip4/192.168.1.7/udp/5000/quic-v1"
@@ -48,6 +58,37 @@ def test_nat(observations: list[Observation], kind: str, state: State) -> None:
     assert (finding.details["kind"], finding.state) == (kind, state)
 
 
+def tried(reached: bool | None, server: str = "/ip4/1.1.1.1/tcp/1", reason: str = "") -> Try:
+    return Try(server=parse(server), addr=parse("/ip4/8.8.8.8/tcp/4001"), reached=reached, reason=reason)
+
+
+NEXT_DOOR = "/ip4/192.168.1.9/tcp/1"
+
+
+@pytest.mark.parametrize(
+    ("tries", "state", "words", "outcomes"),
+    [
+        ([], State.UNKNOWN, "no peer on the internet", []),
+        ([tried(True)], State.GOOD, "1 of 1 peers get through to /ip4/8.8.8.8/tcp/4001", ["reached"]),
+        ([tried(False), tried(True), tried(None, reason="busy")], State.GOOD, "1 of 2 peers",
+         ["not reached", "reached", "busy"]),
+        ([tried(False), tried(False)], State.BAD, "none of 2 peers gets through to /ip4/8.8.8.8/tcp/4001",
+         ["not reached", "not reached"]),
+        ([tried(None, reason="busy")], State.UNKNOWN, "nobody tries: busy", ["busy"]),
+        # Who is on this side of the NAT cannot tell.
+        ([tried(True, NEXT_DOOR)], State.UNKNOWN, "peers of this network get through", ["reached"]),
+        ([tried(False, NEXT_DOOR)], State.UNKNOWN, "no peer on the internet", ["not reached"]),
+        ([tried(True, NEXT_DOOR), tried(False)], State.BAD, "none of 1 peers", ["reached", "not reached"]),
+    ],
+)  # fmt: skip
+def test_reachability(tries: list[Try], state: State, words: str, outcomes: list[str]) -> None:
+    finding = judge_reachability(tries)
+    assert finding.state is state
+    assert words in finding.words
+    assert [each["outcome"] for each in finding.details["tries"]] == outcomes
+    assert bool(finding.advice) == (state is not State.GOOD)
+
+
 @pytest.mark.parametrize(
     ("addrs", "state"),
     [
@@ -63,7 +104,7 @@ def test_interfaces(addrs: list[str], state: State) -> None:
         assert finding.words == "192.168.1.7 (private), 2a00::7 (public)"
 
 
-GOOD, BAD = Finding(state=State.GOOD, words=""), Finding(state=State.BAD, words="", advice="do something")
+GOOD, BAD = Finding(state=State.GOOD, words=""), Finding(state=State.BAD, words="it is bad", advice="do something")
 UNKNOWN = Finding(state=State.UNKNOWN, words="")
 
 
@@ -74,9 +115,14 @@ def nat(kind: str) -> Finding:
 @pytest.mark.parametrize(
     ("findings", "verdict", "step"),
     [
-        ({"interfaces": BAD}, "this machine has no network", "do something"),
+        ({"interfaces": BAD}, "it is bad", "do something"),
         ({"peers": BAD}, "none of the given peers could be reached", "try from another network"),
         ({"peers": GOOD, "nat": nat("none")}, "peers can reach a node here, unless", "libp2p listen"),
+        ({"nat": nat("none"), "reachability": UNKNOWN}, "peers can reach a node here, unless", "libp2p listen"),
+        ({"nat": nat("none"), "reachability": BAD}, "a firewall keeps peers out", "--port 4001"),
+        ({"nat": nat("symmetric"), "reachability": GOOD}, "peers can reach a node here", "libp2p listen /ip4"),
+        ({"nat": nat("unknown"), "reachability": BAD}, "peers cannot reach a node here", "--relay ADDR"),
+        ({"reachability": BAD, "relays": GOOD}, "through the relay", "/p2p-circuit"),
         ({"nat": nat("symmetric"), "port mapping": GOOD}, "the router will let peers in", "--port-map"),
         ({"nat": nat("symmetric"), "port mapping": BAD, "relays": GOOD}, "through the relay", "/p2p-circuit"),
         ({"nat": nat("endpoint-independent"), "relays": UNKNOWN}, "peers cannot reach a node here", "--relay ADDR"),

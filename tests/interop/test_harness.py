@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from interop.harness import report, resp
-from interop.harness.contract import ContractError, iterations, read
+from interop.harness import kad, report, resp
+from interop.harness.contract import LISTENER, ContractError, Role, iterations, read, read_kad
 from interop.harness.stacks import available
 from interop.matrix import matrix
 
@@ -29,16 +30,31 @@ OLD = {"version": "x", "transport": "ws", "is_dialer": "false", "ip": "0.0.0.0",
 def test_the_new_environment() -> None:
     found = read(NEW)
     assert (found.legacy, found.dialer, found.redis) == (False, True, ("transport-redis", 6379))
-    assert found.key == "a5b50d5e_listener_multiaddr"
+    assert found.key(LISTENER) == "a5b50d5e_listener_multiaddr"
     assert (found.transport, found.security, found.muxer, found.timeout) == ("tcp", "noise", "yamux", 180.0)
 
 
 def test_the_old_environment() -> None:
     """Redis is where test-plans has it, unless it is said."""
     found = read(OLD)
-    assert (found.legacy, found.dialer, found.redis, found.key) == (True, False, ("redis", 6379), "listenerAddr")
+    assert (found.legacy, found.dialer, found.redis, found.ip) == (True, False, ("redis", 6379), "0.0.0.0")
+    assert found.key(LISTENER) == "listenerAddr"
     assert read({**OLD, "redis_addr": "proxy-abc:1", "test_timeout_seconds": "30"}).redis == ("proxy-abc", 1)
     assert read({**OLD, "test_timeout_seconds": "30"}).timeout == 30
+
+
+def test_the_environment_of_the_hole_punch_suite() -> None:
+    """Three parts, each with its own name for its address; the relay is not told that it is no dialer."""
+    common = {"REDIS_ADDR": "hole-punch-redis:6379", "TEST_KEY": "a5b50d5e", "TRANSPORT": "quic-v1", "DEBUG": "false"}
+    parts = [
+        read({**common, "IS_DIALER": "true", "DIALER_IP": "10.0.0.99", "LISTENER_IP": "10.0.0.131"}),
+        read({**common, "IS_DIALER": "false", "LISTENER_IP": "10.0.0.131"}),
+        read({**common, "RELAY_IP": "10.0.0.68"}),
+    ]
+    assert [part.role for part in parts] == [Role.DIALER, Role.LISTENER, Role.RELAY]
+    assert [part.ip for part in parts] == ["10.0.0.99", "10.0.0.131", "10.0.0.68"]
+    assert {part.key("relay_multiaddr") for part in parts} == {"a5b50d5e_relay_multiaddr"}
+    assert not any(part.legacy for part in parts)
 
 
 @pytest.mark.parametrize("value", ["", "null", None])
@@ -56,6 +72,19 @@ def test_environments_that_make_no_sense(name, value) -> None:
     environ = {**NEW, name: value}
     with pytest.raises(ContractError):
         read({name: text for name, text in environ.items() if text is not None})
+
+
+def test_the_environment_of_the_dht() -> None:
+    """The provider leaves what the querier looks for, under names that the suite's other programs know."""
+    environ = {"ROLE": "querier", "REDIS_ADDR": "transport-redis:6379", "TEST_KEY": "a5b50d5e"}
+    found = read_kad(environ)
+    assert (found.role, found.redis, found.key) == ("querier", ("transport-redis", 6379), "a5b50d5e")
+    assert (found.patience, read_kad({**environ, "ROLE": "provider"}).patience) == (180, math.inf)
+    assert kad.content(found.key) == b"interop-test-key-a5b50d5e"
+    assert kad.name(found.key) == b"/example/data/a5b50d5e"
+    for name, value in (("ROLE", "dialer"), ("REDIS_ADDR", "nowhere"), ("TEST_KEY", "")):
+        with pytest.raises(ContractError):
+            read_kad({**environ, name: value})
 
 
 def test_iterations() -> None:

@@ -17,10 +17,11 @@ from libp2p.errors import DecodeError, LocalProtocolError, PeerIdMismatch, Secur
 from libp2p.multistream import Agreed
 from libp2p.muxers.mplex import Mplex
 from libp2p.muxers.yamux import Yamux
+from libp2p.pb import noise_pb2
 from libp2p.peer_id import PeerId
 from libp2p.protocols.ping import ping
 from libp2p.security.noise import Noise
-from libp2p.security.noise._codec import Payload, decode_payload
+from libp2p.security.noise._codec import Payload, decode_payload, encode_payload
 from libp2p.security.noise._machine import Handshake, LocalIdentity
 from libp2p.testing import Memory, memory_network, open_memory_host, seeded_key
 from libp2p.testing.conformance.stream import receive_exactly
@@ -480,6 +481,17 @@ def test_EM_ids_of_muxers_that_are_no_text_are_refused() -> None:
     for ids in ([b"\x80"], [b"/yamux/1.0.0", b"\xff\xfe"]):
         with pytest.raises(DecodeError):
             decode_payload(fields + pb(4, b"".join(pb(2, muxer) for muxer in ids)))
+
+
+def test_payloads_as_generated_code_has_them() -> None:
+    message = noise_pb2.NoiseHandshakePayload(identity_key=b"key", identity_sig=b"signature")
+    assert encode_payload(b"key", b"signature", ()) == message.SerializeToString()
+    message.extensions.stream_muxers.extend(("/yamux/1.0.0", "/mplex/6.7.0"))
+    assert encode_payload(b"key", b"signature", ("/yamux/1.0.0", "/mplex/6.7.0")) == message.SerializeToString()
+    message.extensions.webtransport_certhashes.append(b"\x12\x20")
+    assert decode_payload(message.SerializeToString() + pb(9, b"of the future")) == Payload(
+        b"key", b"signature", ("/yamux/1.0.0", "/mplex/6.7.0"), (b"\x12\x20",)
+    )
 
 
 def test_payloads_with_too_many_entries_are_refused() -> None:

@@ -22,14 +22,22 @@ MEETING = parse("/memory/77")
 
 
 class Meets(Below):
-    """Punches as TCP does: what comes of it is a raw connection, made by whoever dials ``MEETING``."""
+    """Punches as TCP does: what comes of it is a raw connection, made by whoever dials ``meeting``."""
+
+    meeting = MEETING
 
     async def punch(self, addr: Multiaddr, *, peer: PeerId) -> RawConnection | SecureMuxedConnection:
-        listener = await self.below.listen(MEETING)
+        listener = await self.below.listen(self.meeting)
         try:
             return await listener.accept()
         finally:
             await listener.aclose()
+
+
+class MeetsOutside(Meets):
+    """At an address that has an IP address."""
+
+    meeting = parse("/ip4/6.0.0.1/tcp/77")
 
 
 class Waits(Below):
@@ -102,6 +110,22 @@ async def test_d4_who_meets_takes_the_listeners_part(wrap: Callable[[Transport],
             assert ours.direction is Direction.OUTBOUND
         async with await ours.open_stream(P) as stream:
             assert await works(stream)
+
+
+@pytest.mark.parametrize("wrap", [MeetsOutside, Waits], ids=["raw", "accepted"])
+async def test_t2_who_is_met_counts_for_its_address(wrap: Callable[[Transport], Transport]) -> None:
+    """Whoever dials through a relay is met, and could come back any number of times."""
+    network = MemoryNetwork()
+    async with (
+        open_node(network, "ann", ip="5.0.0.1", listen=["/ip4/5.0.0.1/tcp/4001"]) as ann,
+        open_node(network, "ben", ip="6.0.0.1", listen=["/ip4/6.0.0.1/tcp/4001"], wrap=wrap) as ben,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(lambda: ben.connect_directly(ann.local_peer, ann.addrs, direction=Direction.INBOUND))
+        await wait_all_tasks_blocked()
+        await ann.connect_directly(ben.local_peer, [MeetsOutside.meeting if wrap is MeetsOutside else ben.addrs[0]])
+        await until(lambda: ben.connections(ann.local_peer))
+        assert [host.swarm.scopes.usage()["connections_per_ip"] for host in (ann, ben)] == [0, 1]
 
 
 async def test_somebody_else_at_the_meeting() -> None:

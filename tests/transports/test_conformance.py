@@ -87,7 +87,7 @@ class TestWebSocket(TransportConformance):
 
 @pytest.mark.sockets
 class TestSecureWebSocket(TransportConformance):
-    """Over TLS, which has no direct methods: the plain stream."""
+    """Over TLS."""
 
     listen_addr = "/ip6/::1/tcp/0/tls/ws"
     nobody_addr = "/ip6/::1/tcp/1/wss"

@@ -18,6 +18,7 @@ from libp2p.transports.websocket._machine import (
     MAX_FRAME_IN,
     MAX_FRAME_OUT,
     Frames,
+    Mask,
     mask,
 )
 
@@ -146,18 +147,36 @@ def test_sends_that_stop_anywhere(client, steps, data) -> None:
     assert got == sent
 
 
-@given(st.binary(max_size=100_000), st.binary(min_size=4, max_size=4))
-def test_masking(data, key) -> None:
+def masker(fast: bool) -> Mask:
+    if fast:
+        pytest.importorskip("Crypto.Util.strxor", exc_type=ImportError)
+        from libp2p.transports.websocket._fast_mask import mask as fast_mask
+
+        return fast_mask
+    return mask
+
+
+FAST = pytest.mark.parametrize("fast", [False, True])
+
+
+@FAST
+@given(data=st.binary(max_size=100_000), key=st.binary(min_size=4, max_size=4))
+def test_masking(fast, data, key) -> None:
     """Byte for byte what RFC 6455 says, section 5.3, and its own inverse."""
-    masked = mask(data, key)
+    found = masker(fast)
+    masked = found(data, key)
     assert masked[:100] == bytes(byte ^ key[index % 4] for index, byte in enumerate(data[:100]))
-    assert mask(masked, key) == data
+    assert found(masked, key) == data
 
 
-def test_masking_long_data() -> None:
-    """In pieces, where a single number would be slow."""
-    data = bytes(range(256)) * 400 + b"abc"
-    assert mask(data, KEY) == bytes(byte ^ KEY[index % 4] for index, byte in enumerate(data))
+@FAST
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 102_403])
+def test_masking_long_data(fast, size) -> None:
+    """In pieces, where a single number would be slow; and where a part of a buffer is masked."""
+    data = (bytes(range(256)) * 401)[:size]
+    expected = bytes(byte ^ KEY[index % 4] for index, byte in enumerate(data))
+    assert masker(fast)(data, KEY) == expected
+    assert masker(fast)(memoryview(bytearray(b"x" + data))[1:], KEY) == expected
 
 
 # --- against another implementation -----------------------------------------------------------------------------------

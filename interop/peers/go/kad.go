@@ -10,10 +10,12 @@ import (
 	"github.com/ipfs/boxo/path"
 	"github.com/ipfs/go-cid"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p-kad-dht/records"
 	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multihash"
 )
 
@@ -21,6 +23,8 @@ import (
 // of this machine and no namespaces but its own two.
 const (
 	dhtPrefix      = "/interop"
+	dhtProtocol    = "/interop/kad/1.0.0"
+	providerTTL    = 48 * 60 * 60 // seconds
 	dhtTimeout     = 60 * time.Second
 	ipnsLifetime   = time.Hour
 	ipnsCacheTime  = time.Minute
@@ -44,13 +48,20 @@ func (anyRecord) Select(_ string, values [][]byte) (int, error) {
 	return best, nil
 }
 
-func newDHT(h host.Host, mode string) (*dht.IpfsDHT, error) {
+func newDHT(h host.Host, opts options) (*dht.IpfsDHT, error) {
 	validators := record.NamespacedValidator{
 		"pk":           record.PublicKeyValidator{},
 		"ipns":         ipns.Validator{KeyBook: h.Peerstore()},
 		dhtTestRecords: anyRecord{},
+		"example":      anyRecord{},
 	}
-	return dht.New(h, dht.Mode(dhtModes[mode]), dht.ProtocolPrefix(dhtPrefix), dht.Validator(validators))
+	return dht.New(h,
+		dht.Mode(dhtModes[opts.dht]),
+		dht.ProtocolPrefix(dhtPrefix),
+		dht.V1ProtocolOverride(protocol.ID(opts.dhtProtocol)),
+		dht.Validator(validators),
+		dht.ProviderManagerOpts(records.ProvideValidity(time.Duration(opts.providerTTL)*time.Second)),
+	)
 }
 
 func (n *node) executeDHT(ctx context.Context, req *request) (results, error) {

@@ -66,12 +66,12 @@ func supported() features {
 		KeyTypes:    []string{"ed25519", "secp256k1", "ecdsa", "rsa"},
 		PubSub:      []string{"floodsub", "gossipsub", "randomsub", "none"},
 		DHT:         []string{"server", "client", "none"},
-		Namespaces:  []string{"pk", "ipns", "test"},
+		Namespaces:  []string{"pk", "ipns", "test", "example"},
 		PSK:         true,
 		Signatures:  []string{"strict", "none"},
 		MessageIDs:  []string{"default", "first8"},
 		Relay:       []string{"client", "server", "none", "punch"},
-		MDNS:        []string{"on"},
+		MDNS:        []string{"on", "ipv6"},
 		AutoNAT:     []string{"v1", "v2"},
 		Extensions:  []string{"partial", "test"},
 		Unsupported: map[string]string{"mplex": "removed from go-libp2p"},
@@ -100,6 +100,9 @@ type options struct {
 	pubsub    string
 	relay     string
 	dht       string
+	// Of the DHT: its protocol id, and how long providers are kept.
+	dhtProtocol string
+	providerTTL int // seconds
 	// Of pubsub: whether messages are signed, what tells them apart, and
 	// whether other peers are proposed to those that are pruned.
 	signatures string
@@ -130,6 +133,8 @@ func parseFlags(known features) (options, error) {
 	flag.BoolVar(&opts.exchange, "exchange", false, "propose other peers to those that are pruned")
 	flag.StringVar(&opts.relay, "relay", "none", "use relays, or be one")
 	flag.StringVar(&opts.dht, "dht", "none", "role in the Kademlia DHT")
+	flag.StringVar(&opts.dhtProtocol, "dht-protocol", dhtProtocol, "protocol id of the DHT")
+	flag.IntVar(&opts.providerTTL, "provider-ttl", providerTTL, "seconds for which providers are kept")
 	flag.Func("psk", "hexadecimal key of a private network", func(text string) (err error) {
 		opts.psk, err = hex.DecodeString(text)
 		return err
@@ -161,7 +166,7 @@ func parseFlags(known features) (options, error) {
 		{"signatures", opts.signatures, known.Signatures},
 		{"message-id", opts.messageID, known.MessageIDs},
 		{"relay", opts.relay, known.Relay},
-		{"mdns", opts.mdns, []string{"on", "off"}},
+		{"mdns", opts.mdns, append(known.MDNS, "off")},
 		{"dht", opts.dht, known.DHT},
 		{"autonat", opts.autonat, append(known.AutoNAT, "none")},
 	} {

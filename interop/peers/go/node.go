@@ -165,7 +165,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 		}
 	}
 	if opts.dht != "none" {
-		if n.dht, err = newDHT(h, opts.dht); err != nil {
+		if n.dht, err = newDHT(h, opts); err != nil {
 			return nil, fmt.Errorf("dht: %w", err)
 		}
 	}
@@ -180,7 +180,7 @@ func newNode(ctx context.Context, opts options, version string, out *lineWriter)
 			return nil, fmt.Errorf("listen: %w", err)
 		}
 	}
-	if opts.mdns == "on" {
+	if opts.mdns != "off" { // the package speaks both versions of IP
 		// It ends with the process.
 		if err := mdns.NewMdnsService(h, mdns.ServiceName, &discoveries{out}).Start(); err != nil {
 			return nil, fmt.Errorf("mdns: %w", err)

@@ -223,18 +223,24 @@ class AutoNat(Service):
         return ask, again
 
     def _servers(self, host: Host) -> tuple[list[Server], list[Server]]:
-        """Peers that serve version 2, and those that serve version 1 only."""
-        found: dict[bool, dict[PeerId, Server]] = {True: {}, False: {}}
+        """Peers to prove something by version 2, and those who can but claim something by version 1.
+
+        While there is no address to try, only the latter can help: the asker's is the one that they see.
+        """
+        proving: dict[PeerId, Server] = {}
+        claiming: dict[PeerId, Server] = {}
         for connection in host.connections():
             peer, seen = connection.peer, connection.remote_addr
             protocols = host.peerstore.protocols(peer)
             # Who is not outside cannot tell how it looks from there.
             if is_relay(seen) or not (self._config.allow_private or scope(seen) is Scope.PUBLIC):
                 continue
-            if DIAL_REQUEST in protocols or AUTONAT in protocols:
-                group = ip_group(seen) if scope(seen) is Scope.PUBLIC else bytes(peer)
-                found[DIAL_REQUEST in protocols].setdefault(peer, Server(peer, group))
-        return list(found[True].values()), list(found[False].values())
+            server = Server(peer, ip_group(seen) if scope(seen) is Scope.PUBLIC else bytes(peer))
+            if DIAL_REQUEST in protocols and self._addrs:
+                proving.setdefault(peer, server)
+            elif AUTONAT in protocols:
+                claiming.setdefault(peer, server)
+        return list(proving.values()), list(claiming.values())
 
     # --- asking
 

@@ -15,6 +15,8 @@ from ...addressing import Scope, scope
 _ANYWHERE = frozenset((Scope.PUBLIC, Scope.NAME, Scope.RELAY))
 _ON_SITE = _ANYWHERE | {Scope.PRIVATE, Scope.LINK_LOCAL}
 _EVERYTHING = frozenset(Scope) - {Scope.UNSPECIFIED}
+KINDS = (_ANYWHERE, _ON_SITE, _EVERYTHING)
+"""What :func:`useful_scopes` may be; each holds the ones before it."""
 # Loopback, and what is not IP at all (memory, unix sockets): the peer is on this machine and sees what we see.
 _HERE = frozenset((Scope.LOOPBACK, Scope.OTHER, Scope.UNSPECIFIED))
 

@@ -4,7 +4,8 @@ One message type serves three purposes. As an answer it is complete, possibly cu
 a push, what is missing means "as before". Reading is lenient about single items (an address of a kind not known here, a
 protocol id that is no text) and strict about amounts; nothing here believes a word of it.
 
-Source: libp2p/specs identify; field 8 and the amounts are what go, js and rust do.
+Source: libp2p/specs identify, with the schema in ``proto/identify.proto``; field 8 and the amounts are what go, js and
+rust do.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from google.protobuf.message import DecodeError as ProtobufError
 from multiaddr import Multiaddr
 
 from ...abc import ProtocolId
 from ...addressing import parse
 from ...errors import DecodeError
-from ...pb.identify_pb2 import Identify as Message
-from ...wire import varint
+from ...wire import proto
 
 MAX_SENT = 4096
 """Longest message sent, in bytes: rust reads no longer ones."""
@@ -40,6 +39,11 @@ _MAX_PROTOCOL_ID = 1024
 
 OBSERVED_ROOM = 256
 """Bytes of a message kept free for the observed address (ours): an address of IP and ports takes 30."""
+
+_PUBLIC_KEY, _LISTEN_ADDR, _PROTOCOL, _OBSERVED_ADDR, _PROTOCOL_VERSION, _AGENT_VERSION, _RECORD = 1, 2, 3, 4, 5, 6, 8
+_SINGLE = frozenset((_PUBLIC_KEY, _OBSERVED_ADDR, _PROTOCOL_VERSION, _AGENT_VERSION, _RECORD))
+_MAX_FIELDS = MAX_RECEIVED // 2
+"""Fields of a message: as many as its bytes can hold."""
 
 # Addresses that are sent whatever else there is; the others give way to protocols.
 _FIRST_ADDRS = 8
@@ -81,20 +85,25 @@ def decode(parts: Sequence[bytes]) -> IdentifyInfo:
     """
     if len(parts) > MAX_PARTS:
         raise DecodeError(f"an identify answer of more than {MAX_PARTS} messages")
-    message = Message()
+    single: dict[int, bytes] = {}
+    listen_addrs: list[bytes] = []
+    protocols: list[bytes] = []
+    lists = {_LISTEN_ADDR: listen_addrs, _PROTOCOL: protocols}
     for part in parts:
-        try:
-            message.MergeFromString(part)
-        except (ProtobufError, UnicodeDecodeError) as exc:
-            raise DecodeError("not an identify message") from exc
+        for field in proto.read(part, _MAX_FIELDS):
+            if field.number in lists:
+                lists[field.number].append(field.as_bytes())
+            elif field.number in _SINGLE:
+                single[field.number] = field.as_bytes()
+    get = single.get
     return IdentifyInfo(
-        public_key=message.publicKey if message.HasField("publicKey") else None,
-        listen_addrs=_unique(_addrs(message.listenAddrs), MAX_ADDRS),
-        protocols=_unique(_texts(message.protocols), MAX_PROTOCOLS),
-        observed_addr=next(_addrs((message.observedAddr,)), None),
-        protocol_version=_printable(message.protocolVersion) if message.HasField("protocolVersion") else None,
-        agent_version=_printable(message.agentVersion) if message.HasField("agentVersion") else None,
-        signed_peer_record=message.signedPeerRecord or None,
+        public_key=get(_PUBLIC_KEY),
+        listen_addrs=_unique(_addrs(listen_addrs), MAX_ADDRS),
+        protocols=_unique(_texts(protocols), MAX_PROTOCOLS),
+        observed_addr=next(_addrs((get(_OBSERVED_ADDR, b""),)), None),
+        protocol_version=_printable(get(_PROTOCOL_VERSION)),
+        agent_version=_printable(get(_AGENT_VERSION)),
+        signed_peer_record=get(_RECORD) or None,
     )
 
 
@@ -114,30 +123,23 @@ def encode(info: IdentifyInfo, *, max_length: int = MAX_SENT) -> bytes:
     What does not fit is left out: the signed record first, then addresses after the first few, then protocols from
     the end of the list.
     """
-    message = Message()
-    if info.public_key is not None:
-        message.publicKey = info.public_key
-    if info.observed_addr is not None:
-        message.observedAddr = info.observed_addr.to_bytes()
-    if info.protocol_version is not None:
-        message.protocolVersion = info.protocol_version[:MAX_TEXT]
-    if info.agent_version is not None:
-        message.agentVersion = info.agent_version[:MAX_TEXT]
-    room = max_length - message.ByteSize()
-    addrs = [addr.to_bytes() for addr in info.listen_addrs]
+    key = b"" if info.public_key is None else proto.write_bytes(_PUBLIC_KEY, info.public_key)
+    singles = b"" if info.observed_addr is None else proto.write_bytes(_OBSERVED_ADDR, info.observed_addr.to_bytes())
+    for number, text in ((_PROTOCOL_VERSION, info.protocol_version), (_AGENT_VERSION, info.agent_version)):
+        if text is not None:
+            singles = singles + proto.write_bytes(number, text[:MAX_TEXT].encode())
+    room = max_length - len(key) - len(singles)
+    addrs = [proto.write_bytes(_LISTEN_ADDR, addr.to_bytes()) for addr in info.listen_addrs]
+    protocols = [proto.write_bytes(_PROTOCOL, protocol.encode()) for protocol in info.protocols]
     kept_addrs, room = _fitting(addrs[:_FIRST_ADDRS], room)
-    kept_protocols, room = _fitting([protocol.encode() for protocol in info.protocols], room)
+    kept_protocols, room = _fitting(protocols, room)
     more_addrs, room = _fitting(addrs[_FIRST_ADDRS:], room)
     kept_addrs += more_addrs
-    message.listenAddrs.extend(kept_addrs)
-    message.protocols.extend(protocol.decode() for protocol in kept_protocols)
-    complete = len(kept_addrs) == len(addrs) and len(kept_protocols) == len(info.protocols)
+    record: list[bytes] = []
+    complete = len(kept_addrs) == len(addrs) and len(kept_protocols) == len(protocols)
     if info.signed_peer_record is not None and complete:
-        record, room = _fitting([info.signed_peer_record], room)
-        for envelope in record:
-            message.signedPeerRecord = envelope
-    encoded: bytes = message.SerializeToString(deterministic=True)
-    return encoded
+        record, room = _fitting([proto.write_bytes(_RECORD, info.signed_peer_record)], room)
+    return b"".join((key, *kept_addrs, *kept_protocols, singles, *record))
 
 
 def encode_observed(addr: Multiaddr) -> bytes:
@@ -146,19 +148,18 @@ def encode_observed(addr: Multiaddr) -> bytes:
     Fields may come in any order, so a message that is the same for all peers but for this field is encoded once. Empty
     when it takes more than :data:`OBSERVED_ROOM` bytes.
     """
-    encoded: bytes = Message(observedAddr=addr.to_bytes()).SerializeToString()
+    encoded = proto.write_bytes(_OBSERVED_ADDR, addr.to_bytes())
     return encoded if len(encoded) <= OBSERVED_ROOM else b""
 
 
-def _fitting(values: Sequence[bytes], room: int) -> tuple[list[bytes], int]:
-    """Those first ``values`` that fit into ``room`` bytes as fields of a message, and the room that is left."""
+def _fitting(fields: Sequence[bytes], room: int) -> tuple[list[bytes], int]:
+    """Those first ``fields`` that fit into ``room`` bytes, and the room that is left."""
     kept: list[bytes] = []
-    for value in values:
-        size = 1 + len(varint.encode(len(value))) + len(value)
-        if size > room:
+    for field in fields:
+        if len(field) > room:
             break
-        room -= size
-        kept.append(value)
+        room -= len(field)
+        kept.append(field)
     return kept, room
 
 
@@ -179,15 +180,20 @@ def _addrs(values: Iterable[bytes]) -> Iterator[Multiaddr]:
             continue
 
 
-def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
+def _texts(values: Iterable[bytes]) -> Iterator[str]:
     for value in values:
-        # What is not UTF-8 comes out of protobuf as bytes.
-        if isinstance(value, str) and 0 < len(value) <= _MAX_PROTOCOL_ID:
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            continue
+        if 0 < len(text) <= _MAX_PROTOCOL_ID:
             # Thousands of peers serve the same few protocols, and each message brings its own copies of the names.
-            yield sys.intern(value)
+            yield sys.intern(text)
 
 
-def _printable(value: str | bytes) -> str:
+def _printable(value: bytes | None) -> str | None:
     """It ends up in logs and on terminals: no control characters, and not a book."""
-    text = value if isinstance(value, str) else value.decode("utf-8", "replace")
-    return sys.intern("".join([char if char.isprintable() else "?" for char in text[:MAX_TEXT]]))
+    if value is None:
+        return None
+    text = value.decode("utf-8", "replace")[:MAX_TEXT]
+    return sys.intern("".join([char if char.isprintable() else "?" for char in text]))

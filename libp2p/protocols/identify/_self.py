@@ -3,6 +3,10 @@
 It is the same for all peers, but for the address that each is seen at and for addresses that lead nowhere from there:
 loopback ones, which only peers on this machine are told, and private ones, which are nobody's business on the internet.
 So it is put together once for each of these three kinds, and again when it has changed.
+
+A peer that is told twice keeps the signed record with the higher number. Whoever meets us on the internet and then next
+door must not be stuck with what there is to know from outside: so the record that says more is the newer one. Whenever
+one kind gets a new record, so does every kind that is told more.
 """
 
 from __future__ import annotations
@@ -14,12 +18,12 @@ from multiaddr import Multiaddr
 from ...abc import Connection, Host
 from ...addressing import Scope, is_relay, split_peer
 from ...records.peer_record import MAX_ADDRS, PeerRecord
-from ._addresses import of_scopes, useful_scopes, without_loopback
+from ._addresses import KINDS, of_scopes, useful_scopes, without_loopback
 from ._codec import MAX_SENT, OBSERVED_ROOM, IdentifyInfo, encode, encode_observed
 
 
 class SelfDescription:
-    """Makes the identify messages of a host. The signed record in them is made anew only when the addresses change.
+    """Makes the identify messages of a host. The signed records in them are made anew only when the addresses change.
 
     Args:
         agent_version: what this software calls itself.
@@ -35,7 +39,7 @@ class SelfDescription:
         # For each kind of peers, by what is of use to them: addresses and protocols, and the message they make; and
         # addresses, and the signed record they make.
         self._made: dict[frozenset[Scope], tuple[tuple[object, object], bytes]] = {}
-        self._records: dict[bool, tuple[tuple[Multiaddr, ...], bytes]] = {}
+        self._records: dict[frozenset[Scope], tuple[tuple[Multiaddr, ...], bytes]] = {}
 
     def message_for(self, host: Host, connection: Connection) -> bytes:
         """The message for the peer at the other end of ``connection``."""
@@ -53,13 +57,13 @@ class SelfDescription:
         return made[1]
 
     def _make(self, host: Host, scopes: frozenset[Scope]) -> bytes:
-        own = of_scopes([split_peer(addr)[0] for addr in host.addrs], scopes)
-        # A record lists loopback addresses only when there are no others, and then it is for peers on this machine.
-        record = self._sealed(host, without_loopback(own) or own, private=Scope.PRIVATE in scopes)
+        addrs = [split_peer(addr)[0] for addr in host.addrs]
+        self._sign(host, addrs)
+        _, record = self._records.get(scopes, ((), None))
         return encode(
             IdentifyInfo(
                 public_key=host.private_key.public_key.marshal(),
-                listen_addrs=own,
+                listen_addrs=of_scopes(addrs, scopes),
                 protocols=tuple(host.protocols),
                 protocol_version=self._protocol_version,
                 agent_version=self._agent_version,
@@ -68,14 +72,22 @@ class SelfDescription:
             max_length=MAX_SENT - OBSERVED_ROOM,
         )
 
-    def _sealed(self, host: Host, addrs: Sequence[Multiaddr], *, private: bool) -> bytes | None:
-        listed = tuple(addrs[:MAX_ADDRS])
-        if not listed:
-            return None
-        record = self._records.get(private)
-        if record is None or record[0] != listed:
-            # Time makes it grow across restarts (E8), the sum when the clock steps back or is coarse.
-            self._seq = max(self._seq + 1, int(self._clock() * 1_000_000_000))
-            made = PeerRecord(peer=host.local_peer, seq=self._seq, addrs=listed)
-            record = self._records[private] = (listed, made.seal(host.private_key))
-        return record[1]
+    def _sign(self, host: Host, addrs: Sequence[Multiaddr]) -> None:
+        """Bring the records of all kinds up to date, in the order of how much they say."""
+        fresh: tuple[tuple[Multiaddr, ...], bytes] | None = None
+        for kind in KINDS:
+            own = of_scopes(addrs, kind)
+            # A record lists loopback addresses only when there are no others, and then it is for peers on this machine.
+            listed = (without_loopback(own) or own)[:MAX_ADDRS]
+            held = self._records.pop(kind, None)
+            if fresh is not None and fresh[0] == listed:
+                self._records[kind] = fresh
+            elif fresh is None and held is not None and held[0] == listed:
+                self._records[kind] = held
+            elif listed:
+                self._records[kind] = fresh = (listed, self._sealed(host, listed))
+
+    def _sealed(self, host: Host, addrs: Sequence[Multiaddr]) -> bytes:
+        # Time makes it grow across restarts (E8), the sum when the clock steps back or is coarse.
+        self._seq = max(self._seq + 1, int(self._clock() * 1_000_000_000))
+        return PeerRecord(peer=host.local_peer, seq=self._seq, addrs=tuple(addrs)).seal(host.private_key)

@@ -68,10 +68,12 @@ class Messenger:
             return await self._exchange(peer, await self._open(peer, addrs), data, message)
 
     async def tell(self, peer: PeerId, messages: Iterable[Message], addrs: Sequence[bytes] = ()) -> None:
-        """Send messages that have no answer. Raises as :meth:`ask`."""
+        """Send messages that have no answer. Raises as :meth:`ask`.
+
+        On a stream of their own: an idle one the peer may have closed, and here no missing answer would tell.
+        """
         with trio.fail_after(self._config.request_timeout):
-            stream = self._take(peer) or await self._open(peer, addrs)
-            async with stream:
+            async with await self._open(peer, addrs) as stream:
                 for message in messages:
                     await stream.send_all(frame(encode(message)))
 

@@ -36,7 +36,7 @@ __all__ = ["MAX_WAITING", "SCHEMA_VERSION", "SqliteStore"]
 
 _log = logging.getLogger("libp2p.kad")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What this code reads and writes, as SQLite's ``user_version``."""
 MAX_WAITING = 256
 """Changes that wait for the disk (case K3)."""
@@ -58,8 +58,8 @@ CREATE INDEX records_by_end ON records (expires);
 CREATE TABLE content (key BLOB PRIMARY KEY, distance BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX content_by_distance ON content (distance);
 CREATE TABLE providers (
-    key BLOB NOT NULL, peer BLOB NOT NULL, distance BLOB NOT NULL, addrs BLOB NOT NULL, addrs_expire REAL NOT NULL,
-    expires REAL NOT NULL, PRIMARY KEY (key, peer)
+    key BLOB NOT NULL, peer BLOB NOT NULL, distance BLOB NOT NULL, addrs BLOB NOT NULL, received REAL NOT NULL,
+    addrs_expire REAL NOT NULL, expires REAL NOT NULL, PRIMARY KEY (key, peer)
 ) WITHOUT ROWID;
 CREATE INDEX providers_by_end ON providers (expires);
 """
@@ -68,6 +68,7 @@ CREATE INDEX providers_by_end ON providers (expires);
 @dataclass(slots=True)
 class _Provider:
     addrs: tuple[bytes, ...]
+    received: float
     addrs_expire: float
     expires: float
 
@@ -136,6 +137,7 @@ class SqliteStore(Store):
         self.last_error: StoreError | None = None
         self._path = fspath(path)
         self._local = point_of(bytes(local))
+        self._clock = clock
         self._waiting = _Batch()
         self._writing = _Batch()
         self._wake = trio.Event()
@@ -166,9 +168,9 @@ class SqliteStore(Store):
 
     def _move_to(self, now: float) -> None:
         """A clock that was set back must make nothing immortal: what came in the future came now (case X7)."""
-        self._writer.execute(
-            "UPDATE records SET expires = expires - received + ?, received = ? WHERE received > ?", (now, now, now)
-        )
+        for table, ends in (("records", ("expires",)), ("providers", ("addrs_expire", "expires"))):
+            moved = ", ".join([f"{end} = {end} - received + :now" for end in ends])
+            self._writer.execute(f"UPDATE {table} SET {moved}, received = :now WHERE received > :now", {"now": now})
 
     def _count(self) -> _Totals:
         db, totals = self._reader, _Totals()
@@ -212,9 +214,9 @@ class SqliteStore(Store):
     def providers(self, key: bytes, now: float) -> Sequence[StoredProvider]:
         found: dict[PeerId, _Provider] = {}
         with translated(self._path):
-            query = "SELECT peer, addrs, addrs_expire, expires FROM providers WHERE key = ?"
-            for peer, addrs, addrs_expire, expires in self._reader.execute(query, (key,)):
-                found[PeerId.from_bytes(peer)] = _Provider(_unpack(addrs), addrs_expire, expires)
+            query = "SELECT peer, addrs, received, addrs_expire, expires FROM providers WHERE key = ?"
+            for peer, addrs, *times in self._reader.execute(query, (key,)):
+                found[PeerId.from_bytes(peer)] = _Provider(_unpack(addrs), *times)
         for batch in (self._writing, self._waiting):
             found.update(batch.providers.get(key, {}))
         point = point_of(key)
@@ -233,7 +235,8 @@ class SqliteStore(Store):
             self.evicted += 1
             return False
         self._admit()
-        self._waiting.providers.setdefault(key, {})[peer] = _Provider(tuple(addrs), addrs_expire, expires)
+        held = _Provider(tuple(addrs), self._clock(), addrs_expire, expires)
+        self._waiting.providers.setdefault(key, {})[peer] = held
         return True
 
     def _admit(self) -> None:
@@ -338,8 +341,9 @@ class SqliteStore(Store):
         totals.content += db.execute("INSERT OR IGNORE INTO content VALUES (?, ?)", (key, self._distance(key))).rowcount
         for peer, held in providers.items():
             distance = (point_of(bytes(peer)) ^ point).to_bytes(32, "big")
-            row = (key, bytes(peer), distance, _pack(held.addrs), held.addrs_expire, held.expires)
-            db.execute("INSERT OR REPLACE INTO providers VALUES (?, ?, ?, ?, ?, ?)", row)
+            times = (held.received, held.addrs_expire, held.expires)
+            row = (key, bytes(peer), distance, _pack(held.addrs), *times)
+            db.execute("INSERT OR REPLACE INTO providers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         too_many = "SELECT peer FROM providers WHERE key = ? ORDER BY distance LIMIT -1 OFFSET ?"
         for (peer,) in db.execute(too_many, (key, self.config.providers_per_key)).fetchall():
             db.execute("DELETE FROM providers WHERE key = ? AND peer = ?", (key, peer))

@@ -206,6 +206,8 @@ class Pubsub(Service):
         self._perform([action for action in actions if not isinstance(action, SendMessage)])
         self._deliver(message, own=True)
         await self._send_own(message, peers)
+        if self._subscribers.behind:
+            await self._subscribers.let_catch_up()
         return message.id
 
     @asynccontextmanager
@@ -475,7 +477,9 @@ class Pubsub(Service):
                 message = replace(message, received_from=link.peer)
             await self._examine(link, message)
             link.examined += 1
-            if link.examined % _MESSAGES_PER_TURN == 0:
+            if self._subscribers.behind:
+                await self._subscribers.let_catch_up()
+            elif link.examined % _MESSAGES_PER_TURN == 0:
                 await trio.lowlevel.checkpoint()
             if link.gone or self._host is None:
                 return

@@ -11,12 +11,17 @@ from trio.lowlevel import ParkingLot
 
 from ._codec import Message
 
+TURNS = 8
+"""Turns of the scheduler that subscribers get, for each message, to catch up in. Several messages are checked in a
+turn, but a loop over them takes one in each, or less: without this, part of a burst would be lost by whoever runs."""
+
 
 class Messages(ReceiveChannel[Message]):
     """The messages of a topic, as they arrive: ``async for message in messages``.
 
     They are held until they are received, up to a number and a number of bytes; beyond that the oldest are lost, so
-    that a slow subscriber holds up nobody else.
+    that a slow subscriber holds up nobody else. One that has more than half of that to receive is given a few turns of
+    the scheduler for each message that comes, as long as it takes some.
 
     Attributes:
         topic: the topic.
@@ -35,6 +40,17 @@ class Messages(ReceiveChannel[Message]):
         self._lot = ParkingLot()
         self._ended = False
         self._closed = False
+        self._idle = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has more than half of what is held for it still to receive."""
+        return 2 * len(self._queue) > self._max_messages or 2 * self._bytes > self._max_bytes
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has taken nothing since :meth:`expect`."""
+        return self._idle
 
     @property
     def waiting(self) -> int:
@@ -54,6 +70,7 @@ class Messages(ReceiveChannel[Message]):
         if self._queue:
             message = self._queue.popleft()
             self._bytes -= len(message.raw)
+            self._idle = False
             return message
         if self._ended:
             raise trio.EndOfChannel
@@ -102,6 +119,10 @@ class Messages(ReceiveChannel[Message]):
             self._lot.unpark()
         return dropped
 
+    def expect(self) -> None:
+        """Note that it had its turn: until it takes something, it is not waited for again."""
+        self._idle = True
+
     def end(self) -> None:
         """Nothing more will come."""
         self._ended = True
@@ -120,6 +141,7 @@ class Subscribers:
 
     def __init__(self) -> None:
         self._by_topic: dict[str, list[Messages]] = {}
+        self._behind: dict[Messages, None] = {}
 
     def __contains__(self, topic: object) -> bool:
         return topic in self._by_topic
@@ -137,6 +159,7 @@ class Subscribers:
     def remove(self, messages: Messages) -> bool:
         """Close a subscription; whether it was the last one of its topic."""
         messages.close()
+        self._behind.pop(messages, None)
         held = self._by_topic[messages.topic]
         held.remove(messages)
         if not held:
@@ -150,7 +173,25 @@ class Subscribers:
             if messages.own or not own:
                 delivered += 1
                 dropped += messages.put(message)
+                if messages.behind and not messages.idle:
+                    self._behind[messages] = None
         return delivered, dropped
+
+    @property
+    def behind(self) -> bool:
+        """Whether somebody who was not waited for in vain is behind."""
+        return bool(self._behind)
+
+    async def let_catch_up(self) -> None:
+        """Let those who are behind run for :data:`TURNS`. Whoever takes nothing meanwhile is not waited for again."""
+        behind = tuple(self._behind)
+        self._behind.clear()
+        for messages in behind:
+            messages.expect()
+        for _ in range(TURNS):
+            if not any(messages.behind for messages in behind):
+                return
+            await trio.lowlevel.checkpoint()
 
     def end(self) -> None:
         """Nothing more will come, to nobody."""

@@ -2,9 +2,10 @@
 
 Theory of operation. A listener on ``/…/p2p/RELAY/p2p-circuit`` keeps one relay, for as long as it is open; a listener
 on a bare ``/p2p-circuit`` keeps as many as are wanted, of those it was given and of connected peers that serve as
-relays, and replaces those it loses. Either way a *held* reservation has one task, which renews it in time and ends when
-the relay is gone or says no; the listener's addresses, and with them what the host announces, are those that are held
-at the moment. A circuit is accepted from a relay that is held, and from no other: nobody else was asked to send any.
+relays, and replaces those it loses; an automatic client has one that does so only while AutoNAT finds that nobody can
+dial the host. Either way a *held* reservation has one task, which renews it in time and ends when the relay is gone or
+says no; the listener's addresses, and with them what the host announces, are those that are held at the moment. A
+circuit is accepted from a relay that is held, and from no other: nobody else was asked to send any.
 
 Source: libp2p/specs relay/circuit-v2; the times are go's (``p2p/host/autorelay``) where they do not say otherwise.
 """
@@ -34,7 +35,7 @@ from ...abc import (
 )
 from ...addressing import is_relay, parse, split_peer
 from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
-from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified
+from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified, Reachability, ReachabilityChanged
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -44,19 +45,20 @@ from ._codec import (
     StopMessage,
     StopType,
     Voucher,
-    decode_hop,
+    decode_hop_answer,
     decode_stop,
     encode_hop,
     encode_stop,
     status_name,
 )
 from ._errors import CircuitRefused, ReservationRefused
-from ._exchange import receive_message, send_message
+from ._exchange import ask, receive_message, send_message
 from ._hop import HOP, RELAYS, REQUEST_TIMEOUT, STOP
 from ._transport import LOCAL_ADDR, Circuit, CircuitListener, CircuitStream, circuit_addr, seen_through
 from ._v1 import RELAY_V1, Kind, MessageV1, StatusV1
-from ._v1_asking import ask as ask_v1
-from ._v1_asking import hop as hop_v1
+from ._v1 import decode_answer as decode_answer_v1
+from ._v1 import encode as encode_v1
+from ._v1 import hop as hop_v1
 
 RESERVE_TIMEOUT = 30.0
 """Seconds for a reservation, once the relay is connected (ours; go: 60)."""
@@ -151,25 +153,12 @@ async def _reserve(
         with trio.fail_after(RESERVE_TIMEOUT):
             async with await connection.open_stream(*protocols) as stream:
                 if stream.protocol == RELAY_V1:
-                    return _willing(connection, await ask_v1(stream, MessageV1(kind=Kind.CAN_HOP)))
-                return _checked(host, connection, await _ask(stream, HopMessage(type=HopType.RESERVE)), clock())
+                    request = encode_v1(MessageV1(kind=Kind.CAN_HOP))
+                    return _willing(connection, await ask(stream, request, decode_answer_v1))
+                request = encode_hop(HopMessage(type=HopType.RESERVE))
+                return _checked(host, connection, await ask(stream, request, decode_hop_answer), clock())
     except trio.TooSlowError as exc:
         raise ReservationRefused(relay, f"no answer within {RESERVE_TIMEOUT:g} s") from exc
-
-
-async def _ask(stream: Stream, request: HopMessage) -> HopMessage:
-    try:
-        await send_message(stream, encode_hop(request))
-        message = decode_hop(await receive_message(stream))
-        if message.type is not HopType.STATUS:
-            raise RemoteProtocolError(f"a relay answered with a {message.type.name}")
-    except DecodeError as exc:
-        stream.reset()
-        raise RemoteProtocolError(f"relay: {exc}") from exc
-    except BaseException:
-        stream.reset()
-        raise
-    return message
 
 
 def _willing(connection: Connection, status: int | None) -> Reservation:
@@ -229,6 +218,8 @@ class RelayClient(Service):
             and peers whose addresses are known. After them come connected peers that serve as relays.
         discovery: where others are looked for, under :data:`RELAYS`, while these are too few; a service of the same
             host that comes before this one.
+        automatic: listen on a bare ``/p2p-circuit`` by itself, and hold relays for such listeners only while
+            :class:`~libp2p.protocols.autonat.AutoNat`, a service of the same host, finds that nobody can dial it.
         config: how many, and when to try again.
         clock: wall clock in seconds since 1970, to read the end of reservations by.
 
@@ -242,9 +233,13 @@ class RelayClient(Service):
         relays: Iterable[Target] = (),
         *,
         discovery: Discovery | None = None,
+        automatic: bool = False,
         config: RelayClientConfig | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._automatic = automatic
+        # Whether listeners that find relays by themselves hold any.
+        self._needed = not automatic
         self._given = [_parsed(relay) for relay in relays]
         self._discovery = discovery
         self._found: LruMap[PeerId, None] = LruMap(MAX_FOUND)
@@ -285,17 +280,27 @@ class RelayClient(Service):
         """Keep reservations, until cancelled."""
         self._host = host
         try:
-            with host.subscribe(ConnectionEnded, PeerIdentified) as events:
+            with host.subscribe(ConnectionEnded, PeerIdentified, ReachabilityChanged) as events:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
+                    if self._automatic:
+                        await host.listen(LOCAL_ADDR)
                     task_status.started()
                     async for event in events:
                         if isinstance(event, ConnectionEnded):
                             self._ended(host, event.peer)
                         elif isinstance(event, PeerIdentified) and self._is_relay(event.protocols):
                             self._news.unpark_all()
+                        elif isinstance(event, ReachabilityChanged) and self._automatic:
+                            self._judged(event.reachability)
         finally:
             self._host = self._nursery = None
+
+    def _judged(self, found: Reachability) -> None:
+        """Hold relays, or let them go. While nothing is known, all stays as it is."""
+        if found is not Reachability.UNKNOWN:
+            self._needed = found is Reachability.PRIVATE
+            self._news.unpark_all()
 
     def _ended(self, host: Host, peer: PeerId) -> None:
         if _direct(host, peer) is None:
@@ -318,9 +323,11 @@ class RelayClient(Service):
                 raise ConnectionClosed("a relay cannot be reached through another relay")
             stream = await connection.open_stream(*self._protocols)
             if stream.protocol == RELAY_V1:
-                status, limit = await ask_v1(stream, hop_v1(host.local_peer, peer)), None
+                status = await ask(stream, encode_v1(hop_v1(host.local_peer, peer)), decode_answer_v1)
+                limit = None
             else:
-                answer = await _ask(stream, HopMessage(type=HopType.CONNECT, peer=peer))
+                request = encode_hop(HopMessage(type=HopType.CONNECT, peer=peer))
+                answer = await ask(stream, request, decode_hop_answer)
                 status, limit = answer.status, answer.limit
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc
@@ -400,12 +407,13 @@ class RelayClient(Service):
                 await trio.sleep_until(again)
 
     async def _find(self, host: Host, listener: CircuitListener, scope: trio.CancelScope) -> None:
-        """Listen through as many relays as are wanted, of those there are, while ``listener`` is open."""
-        used: dict[PeerId, None] = {}
+        """Listen through as many relays as are wanted, of those there are, while ``listener`` is open and needed."""
+        used: dict[PeerId, trio.CancelScope] = {}
 
         async def use(way: _Way) -> None:
             try:
-                await self._use(host, listener, way, None)
+                with used[way[0]]:
+                    await self._use(host, listener, way, None)
             finally:
                 del used[way[0]]
                 self._news.unpark_all()
@@ -416,10 +424,13 @@ class RelayClient(Service):
                     nursery.start_soon(self._look, host, listener, self._discovery)
                 while True:
                     again = float("inf")
-                    for way in self._candidates(host):
+                    if not self._needed:
+                        for use_of_relay in used.values():
+                            use_of_relay.cancel()
+                    for way in self._candidates(host) if self._needed else ():
                         _, pause = self._failures.get(way[0]) or (0, 0.0)
                         if len(used) < self._config.wanted and way[0] not in used and pause <= trio.current_time():
-                            used[way[0]] = None
+                            used[way[0]] = trio.CancelScope()
                             nursery.start_soon(use, way)
                         elif way[0] not in used:
                             again = min(again, max(pause, trio.current_time() + self._config.retry))
@@ -431,7 +442,7 @@ class RelayClient(Service):
         pause = self._config.retry
         await trio.sleep(LOOK_DELAY)
         while True:
-            if len(listener.reservations) < self._config.wanted:
+            if self._needed and len(listener.reservations) < self._config.wanted:
                 with host.contain("looking for", "relays"), trio.move_on_after(LOOK):
                     async with discovery.find_peers(RELAYS) as found:
                         async for peer in found:

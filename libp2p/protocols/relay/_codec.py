@@ -191,6 +191,18 @@ def decode_hop(data: bytes) -> HopMessage:
     )
 
 
+def decode_hop_answer(data: bytes) -> HopMessage:
+    """Return the STATUS in ``data``; see :func:`decode_hop`.
+
+    Raises:
+        DecodeError: it does not parse, or is something else.
+    """
+    message = decode_hop(data)
+    if message.type is not HopType.STATUS:
+        raise DecodeError(f"it answered with a {message.type.name}")
+    return message
+
+
 def encode_stop(message: StopMessage) -> bytes:
     """Return the serialized ``message``."""
     return _encode(pb.StopMessage(), message)

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from ...abc import Stream
 from ...errors import DecodeError, RemoteProtocolError
 from ...wire import varint
 from ...wire.framing import frame
 from ._codec import MAX_MESSAGE
 
+AnswerT = TypeVar("AnswerT")
 _PREFIX_LENGTH = len(varint.encode(MAX_MESSAGE))
+
+
+async def ask(stream: Stream, request: bytes, read: Callable[[bytes], AnswerT]) -> AnswerT:
+    """Send ``request`` and return what ``read`` makes of the message that comes back. Resets the stream when none does.
+
+    Args:
+        read: raises DecodeError when the message is no answer.
+
+    Raises:
+        RemoteProtocolError: the answer broke the rules.
+        StreamReset, ConnectionClosed: the stream ended before the answer was complete.
+    """
+    try:
+        await send_message(stream, request)
+        return read(await receive_message(stream))
+    except DecodeError as exc:
+        stream.reset()
+        raise RemoteProtocolError(f"relay: {exc}") from exc
+    except BaseException:
+        stream.reset()
+        raise
 
 
 async def send_message(stream: Stream, message: bytes) -> None:

@@ -38,7 +38,7 @@ from ._codec import (
     encode_hop,
     encode_stop,
 )
-from ._exchange import receive_message, send_message
+from ._exchange import ask, receive_message, send_message
 from ._reservations import Circuits, RelayLimits, Reservations
 from ._splice import splice
 
@@ -251,21 +251,16 @@ class RelayServer(Service):
     async def _stop(self, connection: Connection, source: PeerId) -> Stream:
         """Ask the destination to accept a circuit from ``source``; the stream to it."""
         request = StopMessage(type=StopType.CONNECT, peer=source, limit=self._limit())
-        stream: Stream | None = None
         try:
             with trio.fail_after(STOP_TIMEOUT):
                 stream = await connection.open_stream(STOP)
-                await send_message(stream, encode_stop(request))
-                answer = decode_stop(await receive_message(stream))
-            if answer.type is not StopType.STATUS or answer.status != Status.OK:
-                raise RemoteProtocolError("the destination refused the circuit")
-        except BaseException as exc:
-            if stream is not None:
-                stream.reset()
-            if isinstance(exc, (*_LOST, trio.TooSlowError)):
-                raise _Refused(Status.CONNECTION_FAILED) from exc
-            raise
-        return stream
+                answer = await ask(stream, encode_stop(request), decode_stop)
+        except (*_LOST, trio.TooSlowError) as exc:
+            raise _Refused(Status.CONNECTION_FAILED) from exc
+        if answer.type is StopType.STATUS and answer.status == Status.OK:
+            return stream
+        stream.reset()
+        raise _Refused(Status.CONNECTION_FAILED)
 
 
 def direct_connections(host: Host, peer: PeerId) -> list[Connection]:

@@ -20,12 +20,11 @@ from ...addressing import is_relay
 from ...errors import DecodeError, Libp2pError, NegotiationError, RemoteProtocolError
 from ._client import RelayClient
 from ._codec import CircuitLimit
-from ._exchange import receive_message, send_message
+from ._exchange import ask, receive_message, send_message
 from ._hop import REQUEST_TIMEOUT, STOP_TIMEOUT, direct_connections
 from ._reservations import Circuits, RelayLimits
 from ._splice import splice
-from ._v1 import RELAY_V1, BadPeer, Kind, MessageV1, StatusV1, decode, encode
-from ._v1_asking import ask
+from ._v1 import RELAY_V1, BadPeer, Kind, MessageV1, StatusV1, decode, decode_answer, encode
 
 _LOST = (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -164,7 +163,7 @@ async def _open(connection: Connection, request: MessageV1) -> Stream:
     try:
         with trio.fail_after(STOP_TIMEOUT):
             stream = await connection.open_stream(RELAY_V1)
-            status = await ask(stream, stop)
+            status = await ask(stream, encode(stop), decode_answer)
     except NegotiationError as exc:
         raise _Refused(StatusV1.HOP_CANT_SPEAK_RELAY) from exc
     except (*_LOST, trio.TooSlowError) as exc:

@@ -31,12 +31,15 @@ from ._codec import (
     Unregister,
     encode,
 )
-from ._exchange import RENDEZVOUS, open_record, receive
+from ._exchange import RENDEZVOUS, Messages, open_record
 
 TIMEOUT = 10.0
 """Seconds for one question and its answer (rust)."""
 _MAX_TTL = 72 * 3600
 """No registration lives longer (specification)."""
+
+_INSIDE = (Scope.PRIVATE, Scope.LINK_LOCAL, Scope.LOOPBACK)
+"""Scopes of addresses that are nobody's business on the internet."""
 
 
 class RendezvousRefused(ServiceError):
@@ -66,7 +69,7 @@ class RendezvousTimeout(ServiceTimeout):
 
 
 class NothingToRegister(ServiceError):
-    """This host has no address that somebody could dial: it listens nowhere."""
+    """This host has no address that somebody could dial who comes to the point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,8 @@ async def register(
     """Let ``host`` be found in ``namespace`` at ``point``; asking again renews it.
 
     The record that others get lists :attr:`~libp2p.abc.Host.addrs`, without those of this machine alone if there are
-    others. It is signed in the form that everybody uses; when the point does not take it, in the one that rust uses.
+    others, and at a point on the internet without private ones. It is signed in the form that everybody uses; when the
+    point does not take it, in the one that rust uses.
 
     Args:
         host: who registers.
@@ -132,7 +136,7 @@ async def register(
         Seconds until it ends.
 
     Raises:
-        NothingToRegister: the host listens nowhere.
+        NothingToRegister: the host listens nowhere, or nowhere that is of use to those who ask the point.
         RendezvousRefused: the point does not want it: the namespace, the ttl, or there is no room.
         RendezvousTimeout: there was no answer in time.
         RemoteProtocolError, StreamReset, ConnectionClosed: the answer broke the rules or off.
@@ -140,9 +144,11 @@ async def register(
         ValueError: the namespace is empty or too long.
     """
     _check(namespace)
-    addrs = _own_addrs(host)
-    record = PeerRecord(peer=host.local_peer, seq=int(wall_clock() * 1_000_000_000), addrs=addrs)
+    if not host.addrs:
+        raise NothingToRegister("this host listens nowhere, so there is nothing to be found at")
     with _in_time(point, timeout):
+        addrs = _own_addrs(host, (await host.connect(point)).remote_addr)
+        record = PeerRecord(peer=host.local_peer, seq=int(wall_clock() * 1_000_000_000), addrs=addrs)
         try:
             return await _register_as(STANDARD, host, point, namespace, record, ttl)
         except (RendezvousRefused, RemoteProtocolError, StreamReset) as exc:
@@ -227,7 +233,10 @@ async def _ask(host: Host, point: Target, question: Message) -> Message:
     async with await host.open_stream(point, RENDEZVOUS) as stream:
         await stream.send_all(frame(encode(question)))
         await stream.send_eof()
-        return await receive(stream, MAX_MESSAGE)
+        answer = await Messages(stream, MAX_MESSAGE).receive()
+    if answer is None:
+        raise RemoteProtocolError("the stream ended before there was an answer")
+    return answer
 
 
 async def _register_as(
@@ -242,12 +251,15 @@ async def _register_as(
     return answer.ttl
 
 
-def _own_addrs(host: Host) -> tuple[Multiaddr, ...]:
+def _own_addrs(host: Host, point: Multiaddr) -> tuple[Multiaddr, ...]:
+    """Where this host is found by those who come to ``point``."""
     own = [split_peer(addr)[0] for addr in host.addrs]
-    elsewhere = [addr for addr in own if scope(addr) is not Scope.LOOPBACK]
-    if not own:
-        raise NothingToRegister("this host listens nowhere, so there is nothing to be found at")
-    return tuple((elsewhere or own)[:MAX_ADDRS])
+    told = [addr for addr in own if scope(addr) is not Scope.LOOPBACK] or own
+    if scope(point) is Scope.PUBLIC:
+        told = [addr for addr in told if scope(addr) not in _INSIDE]
+        if not told:
+            raise NothingToRegister("all addresses of this host are private, and the point is on the internet")
+    return tuple(told[:MAX_ADDRS])
 
 
 def _found(item: Register, namespace: str) -> FoundPeer | None:

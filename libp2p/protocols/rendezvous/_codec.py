@@ -179,23 +179,24 @@ def _encode_register(message: Register) -> bytes:
 def decode(data: bytes) -> Message:
     """Return the message in ``data``.
 
-    Of fields that are there twice the last counts. Nothing is said yet about whether names, times and records are any
+    Of fields that are there twice the last counts. A message without a type is a :class:`Register`: zero is left out
+    by newer versions of protobuf (js). Nothing is said yet about whether names, times and records are any
     good.
 
     Raises:
         DecodeError: it is malformed, of an unknown type, has no body, too many registrations, or text that is none.
     """
-    kind: int | None = None
+    kind = 0
     bodies: dict[int, bytes] = {}
     for field in proto.read(data, _SPARE_FIELDS):
         if field.number == _TYPE:
             kind = field.as_uint()
         elif _REGISTER <= field.number <= _DISCOVER_RESPONSE:
             bodies[field.number] = field.as_bytes()
-    body = None if kind is None else bodies.get(kind + _REGISTER)
+    body = bodies.get(kind + _REGISTER)
     if body is None:
         raise DecodeError(f"a rendezvous message of type {kind} without its body")
-    return _DECODERS[(kind or 0) + _REGISTER](body)
+    return _DECODERS[kind + _REGISTER](body)
 
 
 def _fields(body: bytes) -> dict[int, Field]:

@@ -1,6 +1,8 @@
-"""What both sides of rendezvous do: read a message, open a record."""
+"""What both sides of rendezvous do: read messages, open a record."""
 
 from __future__ import annotations
+
+from collections import deque
 
 from ...abc import ProtocolId, Stream
 from ...errors import DecodeError, RemoteProtocolError
@@ -26,20 +28,33 @@ def open_record(data: bytes) -> tuple[PeerRecord, bool]:
             raise exc from None
 
 
-async def receive(stream: Stream, max_length: int) -> Message:
-    """Read the next message, which must be the only one so far.
+class Messages:
+    """Reads the messages of a stream.
 
-    Raises:
-        RemoteProtocolError: it is too long, malformed, or not the only one; or the stream ended before it was complete.
-        StreamReset, ConnectionClosed: as they are.
+    Args:
+        max_length: of each, in bytes.
     """
-    frames = FrameBuffer(max_length)
-    try:
-        async for chunk in stream:
-            if messages := frames.receive_data(chunk):
-                if len(messages) > 1 or frames.buffered:
-                    raise RemoteProtocolError("more than one rendezvous message")
-                return decode(messages[0])
-    except DecodeError as exc:
-        raise RemoteProtocolError(f"rendezvous: {exc}") from exc
-    raise RemoteProtocolError("the stream ended before the rendezvous message was complete")
+
+    def __init__(self, stream: Stream, max_length: int) -> None:
+        self._stream = stream
+        self._frames = FrameBuffer(max_length)
+        self._read: deque[bytes] = deque()
+
+    async def receive(self) -> Message | None:
+        """Read the next message; None at the end of the stream.
+
+        Raises:
+            RemoteProtocolError: it is too long or malformed, or the stream ended before it was complete.
+            StreamReset, ConnectionClosed: as they are.
+        """
+        try:
+            while not self._read:
+                chunk = await self._stream.receive_some()
+                if not chunk:
+                    if self._frames.buffered:
+                        raise RemoteProtocolError("the stream ended before the rendezvous message was complete")
+                    return None
+                self._read += self._frames.receive_data(chunk)
+            return decode(self._read.popleft())
+        except DecodeError as exc:
+            raise RemoteProtocolError(f"rendezvous: {exc}") from exc

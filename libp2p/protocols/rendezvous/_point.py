@@ -23,13 +23,15 @@ from ._codec import (
     encode,
     fitting,
 )
-from ._exchange import RENDEZVOUS, open_record, receive
+from ._exchange import RENDEZVOUS, Messages, open_record
 from ._registrations import Cookies, Refused, Registration, Registrations, RendezvousConfig, check_namespace
 from ._store import RegistrationStore
 
 _SWEEP = 60.0
 """Seconds between two looks for what has ended, for a point that nobody asks anything."""
 _KEY_SIZE = 32
+REQUESTS_PER_STREAM = 100
+"""That are answered (ours); rust and we ask one on each, others go on."""
 
 
 class RendezvousPoint(Service):
@@ -95,12 +97,16 @@ class RendezvousPoint(Service):
             return stream.reset(LimitExceeded.wire_code)
         self._serving += 1
         try:
-            with trio.fail_after(self._config.timeout):
-                request = await receive(stream, MAX_REQUEST)
-            answer = await self._serve(stream.connection.peer, request)
-            if answer is not None:
+            messages = Messages(stream, MAX_REQUEST)
+            for _ in range(REQUESTS_PER_STREAM):
                 with trio.fail_after(self._config.timeout):
-                    await stream.send_all(frame(encode(answer)))
+                    request = await messages.receive()
+                if request is None:
+                    return
+                answer = await self._serve(stream.connection.peer, request)
+                if answer is not None:
+                    with trio.fail_after(self._config.timeout):
+                        await stream.send_all(frame(encode(answer)))
         finally:
             self._serving -= 1
 

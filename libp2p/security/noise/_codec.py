@@ -1,19 +1,25 @@
-"""The handshake payload of libp2p's Noise (specs noise/README.md, "The Libp2p Handshake Payload")."""
+"""The handshake payload of libp2p's Noise (specs noise/README.md, "The Libp2p Handshake Payload").
+
+The schema is in ``proto/noise.proto``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError as ProtobufDecodeError
-
 from ...errors import DecodeError
-from ...pb import noise_pb2
+from ...wire import proto
 
 MAX_MUXERS = 32
 """Most muxer ids read from a payload."""
 MAX_CERTHASHES = 32
 """Most certificate hashes read from a payload."""
+
+# Those of the schema, and some room for fields of the future.
+_MAX_FIELDS = 16
+_IDENTITY_KEY, _IDENTITY_SIG, _EXTENSIONS = 1, 2, 4
+_CERTHASHES, _MUXERS = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +41,32 @@ class Payload:
 
 def encode_payload(identity_key: bytes, identity_sig: bytes, muxers: Sequence[str]) -> bytes:
     """Bytes of a payload."""
-    message = noise_pb2.NoiseHandshakePayload(identity_key=identity_key, identity_sig=identity_sig)
-    if muxers:
-        message.extensions.stream_muxers.extend(muxers)
-    return message.SerializeToString()
+    message = proto.write_bytes(_IDENTITY_KEY, identity_key) + proto.write_bytes(_IDENTITY_SIG, identity_sig)
+    extensions = b"".join(proto.write_bytes(_MUXERS, muxer.encode()) for muxer in muxers)
+    return message + proto.write_bytes(_EXTENSIONS, extensions) if extensions else message
 
 
 def decode_payload(data: bytes) -> Payload:
     """Read a payload; unknown fields are ignored. Raises DecodeError."""
-    try:
-        message = noise_pb2.NoiseHandshakePayload.FromString(data)
-        extensions = message.extensions
-        if len(extensions.stream_muxers) > MAX_MUXERS or len(extensions.webtransport_certhashes) > MAX_CERTHASHES:
-            raise DecodeError("Noise payload with too many entries")
-        return Payload(
-            identity_key=message.identity_key,
-            identity_sig=message.identity_sig,
-            muxers=tuple(_texts(extensions.stream_muxers)),
-            certhashes=tuple(extensions.webtransport_certhashes),
-        )
-    except (ProtobufDecodeError, UnicodeDecodeError) as exc:
-        raise DecodeError(f"Noise payload does not parse: {exc}") from exc
+    fields = {_IDENTITY_KEY: b"", _IDENTITY_SIG: b""}
+    muxers: list[str] = []
+    certhashes: list[bytes] = []
+    for field in proto.read(data, _MAX_FIELDS):
+        if field.number in fields:
+            fields[field.number] = field.as_bytes()
+        elif field.number == _EXTENSIONS:
+            _read_extensions(field.as_bytes(), muxers, certhashes)
+    return Payload(fields[_IDENTITY_KEY], fields[_IDENTITY_SIG], tuple(muxers), tuple(certhashes))
 
 
-def _texts(values: Iterable[str | bytes]) -> Iterator[str]:
-    # Some runtimes of protobuf let any bytes pass for a string of proto2, and leave them bytes.
-    for value in values:
-        if isinstance(value, bytes):
-            raise DecodeError("the id of a muxer is not UTF-8")
-        yield value
+def _read_extensions(data: bytes, muxers: list[str], certhashes: list[bytes]) -> None:
+    for field in proto.read(data, MAX_MUXERS + MAX_CERTHASHES + _MAX_FIELDS):
+        if field.number == _MUXERS:
+            try:
+                muxers.append(field.as_bytes().decode())
+            except UnicodeDecodeError:
+                raise DecodeError("the id of a muxer is not UTF-8") from None
+        elif field.number == _CERTHASHES:
+            certhashes.append(field.as_bytes())
+    if len(muxers) > MAX_MUXERS or len(certhashes) > MAX_CERTHASHES:
+        raise DecodeError("Noise payload with too many entries")

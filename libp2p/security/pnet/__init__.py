@@ -96,10 +96,7 @@ class PreSharedKey(Protector):
         """Begin the private network's encryption; see :class:`libp2p.abc.Protector`."""
         nonce = os.urandom(_NONCE_SIZE)
         await stream.send_all(nonce)
-        if isinstance(stream, DirectStream):
-            kind = self._streams.DirectPskStream if stream.kernel else self._streams.LocalPskStream
-        else:
-            kind = self._streams.PskStream
+        kind = self._streams.DirectPskStream if isinstance(stream, DirectStream) else self._streams.PskStream
         protected: ByteStream = kind(stream, self._key, nonce)
         return protected
 

@@ -92,6 +92,10 @@ class DirectPskStream(PskStream, DirectStream):
         self._direct = raw
         self._ahead = memoryview(b"")
 
+    @property
+    def kernel(self) -> bool:
+        return self._direct.kernel
+
     def receive_into_nowait(self, buffer: memoryview) -> int:
         while (cipher := self._in) is None:
             nonce = memoryview(bytearray(NONCE_SIZE - len(self._their_nonce)))
@@ -129,12 +133,6 @@ class DirectPskStream(PskStream, DirectStream):
 
     async def wait_writable(self) -> None:
         await self._direct.wait_writable()
-
-
-class LocalPskStream(DirectPskStream):
-    """The same over a stream whose other end lives in this process."""
-
-    kernel = False
 
 
 def _bytes(data: bytes | None) -> bytes:

@@ -8,15 +8,14 @@ Specification: libp2p/specs tls/tls.md.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import trio
 from trio.abc import Stream as ByteStream
 
+from ..._util.load import load
 from ...abc import Direction, ProtocolId, SecureChannel, SecurityProtocol
 from ...crypto.keys import PrivateKey
 from ...peer_id import PeerId
@@ -64,13 +63,6 @@ class Tls(SecurityProtocol):
         """Run the handshake; see :class:`libp2p.abc.SecurityProtocol`."""
         engine = self._engine
         if engine is None:
-            module = await _load()
+            module = await load(_ENGINE)
             engine = self._engine = self._engine or module.Engine(self._key, self._muxers, self._clock)
         return await engine.handshake(stream, direction=direction, peer=peer, initial=initial)
-
-
-async def _load() -> Any:
-    """The module of the engine."""
-    if hasattr(trio.lowlevel.current_clock(), "autojump_threshold"):
-        return importlib.import_module(_ENGINE)  # such a clock jumps while a thread works
-    return await trio.to_thread.run_sync(importlib.import_module, _ENGINE)

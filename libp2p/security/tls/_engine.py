@@ -18,20 +18,18 @@ Specification: libp2p/specs tls/tls.md, connections/inlined-muxer-negotiation.md
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
 
 import trio
 from OpenSSL import SSL, crypto
 from trio.abc import Stream as ByteStream
 
-from ..._util.heap import keep_freed_memory
 from ...abc import Direction, ProtocolId, SecureChannel
 from ...crypto.certificate import make_certificate, verify_certificate
 from ...crypto.keys import PrivateKey, PublicKey
 from ...errors import PeerIdMismatch, SecurityError
 from ...peer_id import PeerId
-from ._stream import RECEIVE_SIZE, RecordCounter, TlsStream, explain, take_output
+from ._stream import RecordCounter, Scratch, TlsStream, explain, take_output
 
 NO_MUXER = b"libp2p"
 """The ALPN protocol of a peer that negotiates the muxer later."""
@@ -45,7 +43,7 @@ _PARTIAL_WRITE = 0x1  # SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and 
 
 
 class Engine:
-    """What the TLS connections of a host have in common: its certificate, and one large buffer.
+    """What the TLS connections of a host have in common: its certificate, and large buffers.
 
     Args:
         key: the identity key.
@@ -57,9 +55,7 @@ class Engine:
         self._clock = clock
         self._offered = [*(muxer.encode() for muxer in muxers), NO_MUXER]
         self._context = self._make_context(key)
-        # Pages of an anonymous mapping take memory when they are first used.
-        keep_freed_memory()
-        self._scratch = memoryview(mmap.mmap(-1, RECEIVE_SIZE))
+        self._scratch = Scratch()
 
     def _make_context(self, key: PrivateKey) -> SSL.Context:
         own = make_certificate(key, now=self._clock())

@@ -3,29 +3,37 @@
     write:    payload ─ OpenSSL ─▶ its output buffer ─▶ kernel
     receive:  kernel ─▶ shared buffer ─▶ OpenSSL's input buffer ─▶ payload
 
-OpenSSL's buffers grow and never shrink, so they are filled and emptied in pieces of :data:`PIECE`. A record holds 16
-KiB; what one read brought in is handed on joined, because each chunk costs the muxer more than its copy.
+OpenSSL's buffers grow and never shrink, so they are filled and emptied in pieces of :data:`PIECE`.
 
-No ``await`` lies between encrypting and handing over what was encrypted.
+A record holds 16 KiB, and each chunk costs the muxer and its stream as much as decrypting one. So the records of a
+piece are decrypted side by side into a buffer, and handed on as one. pyOpenSSL makes a buffer for each call and copies
+out of it, so ``SSL_read`` and ``BIO_read`` are called by hand, at the binding it is made of. Both together took a fifth
+of a receiver's time.
+
+No ``await`` lies between encrypting and handing over what was encrypted, nor while a shared buffer is in use.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import trio
+from cryptography.hazmat.bindings.openssl.binding import Binding
 from OpenSSL import SSL
 from trio.abc import Stream as ByteStream
 
+from ..._util.heap import keep_freed_memory
 from ...abc import Buffer, DirectStream
 from ...errors import SecurityError
 from .._record_stream import RecordStream
 
-RECEIVE_SIZE = 256 * 1024
-"""Bytes asked of the stream below at a time."""
-PIECE = 256 * 1024
-"""Bytes given to OpenSSL at a time, in either direction; a connection that moved as much keeps as much, twice."""
+BATCH = 256 * 1024
+"""Bytes read from below at a time, and given to the kernel at a time."""
+PIECE = 64 * 1024
+"""Bytes given to OpenSSL at a time: they stay in the processor's cache from one copy to the next. A connection that
+moved as many keeps as many, in either direction."""
 MAX_PLAINTEXT = 16 * 1024
 """Most content of a record (RFC 8446 section 5.1)."""
 RECORD_HEADER = 5
@@ -43,18 +51,38 @@ MAX_EARLY = 4096
 CLOSE_GRACE = 1.0
 """Seconds that the farewell may take over a stream that cannot take it at once."""
 
-_OUTPUT_SIZE = PIECE + 1024
+_ffi: Any = Binding.ffi
+_ssl_read: Any = Binding.lib.SSL_read
+_bio_read: Any = Binding.lib.BIO_read
+
+
+class Scratch:
+    """The buffers all connections of a host share.
+
+    Attributes:
+        received: what came from below.
+        target: for OpenSSL to write to.
+        filled: the same memory, to read what it wrote.
+    """
+
+    __slots__ = ("filled", "received", "target")
+
+    def __init__(self) -> None:
+        keep_freed_memory()
+        # Pages take memory when they are first used.
+        self.received: memoryview = memoryview(mmap.mmap(-1, BATCH))
+        self.target: Any = _ffi.new_allocator(should_clear_after_alloc=False)("char[]", BATCH)
+        self.filled: memoryview = memoryview(_ffi.buffer(self.target))
 
 
 def take_output(connection: SSL.Connection) -> bytes:
-    """What OpenSSL wants to send; drains."""
+    """What OpenSSL wants to send, where it is little; drains."""
     parts: list[bytes] = []
     try:
-        while not parts or len(parts[-1]) == _OUTPUT_SIZE:
-            parts.append(connection.bio_read(_OUTPUT_SIZE))
+        while True:
+            parts.append(connection.bio_read(MAX_CIPHERTEXT))
     except SSL.WantReadError:
-        pass
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
 
 def explain(error: SSL.Error) -> str:
@@ -102,7 +130,7 @@ class TlsStream(RecordStream):
     Args:
         connection: OpenSSL's side of it, after the handshake and after the peer was identified.
         counter: has seen all the peer sent so far.
-        scratch: :data:`RECEIVE_SIZE` bytes that all connections of a host share; nothing awaits while they are in use.
+        scratch: the host's.
     """
 
     __slots__ = (
@@ -118,7 +146,7 @@ class TlsStream(RecordStream):
     )
 
     def __init__(
-        self, raw: ByteStream, connection: SSL.Connection, counter: RecordCounter, *, scratch: memoryview
+        self, raw: ByteStream, connection: SSL.Connection, counter: RecordCounter, *, scratch: Scratch
     ) -> None:
         super().__init__(raw)
         self._connection = connection
@@ -148,15 +176,16 @@ class TlsStream(RecordStream):
 
     async def _receive_direct(self, direct: DirectStream) -> Sequence[bytes]:
         while True:
-            received = await self._receive_into(direct, self._scratch)
+            buffer = self._scratch.received
+            received = await self._receive_into(direct, buffer)
             if not received:
                 raise _cut_off()
-            if (chunks := self._open(self._scratch[:received])) or self._finished:
+            if (chunks := self._open(buffer[:received])) or self._finished:
                 return chunks
 
     async def _receive_plain(self) -> Sequence[bytes]:
         while True:
-            data = await self._raw.receive_some(RECEIVE_SIZE)
+            data = await self._raw.receive_some(BATCH)
             if not data:
                 raise _cut_off()
             if (chunks := self._open(memoryview(data))) or self._finished:
@@ -165,25 +194,36 @@ class TlsStream(RecordStream):
     def _open(self, data: memoryview, early: int = 0) -> list[bytes]:
         """Decrypt every whole record, ``early`` of them that are there already; OpenSSL keeps what is left."""
         chunks: list[bytes] = []
-        connection = self._connection
-        try:
-            for start in range(0, len(data) or 1, PIECE):
-                if piece := data[start : start + PIECE]:
-                    connection.bio_write(piece)
-                try:
-                    for _ in range(early + self._counter.feed(piece)):
-                        # As they are: to join them costs more than the muxer has of fewer.
-                        chunks.append(connection.recv(MAX_PLAINTEXT))  # noqa: PERF401 - it may raise in between
-                except SSL.WantReadError:
-                    pass  # a record that was not data
-        except SSL.ZeroReturnError:
-            self._finished = True
-        except SSL.Error as exc:
-            self._broken = explain(exc)
+        for start in range(0, len(data) or 1, PIECE):
+            piece = data[start : start + PIECE]
+            if size := self._decrypt(piece, early + self._counter.feed(piece)):
+                chunks.append(bytes(self._scratch.filled[:size]))
+            if self._broken or self._finished:
+                break
         self._count(len(data), bool(chunks))
         if self._broken:
             raise SecurityError(self._broken, stage="record")
         return chunks
+
+    def _decrypt(self, piece: memoryview, records: int) -> int:
+        """Decrypt up to ``records`` into the shared buffer; returns how many bytes they hold."""
+        connection, target, filled = self._connection, self._scratch.target, 0
+        try:
+            if piece:
+                connection.bio_write(piece)
+            for _ in range(records):
+                assert filled <= BATCH - MAX_PLAINTEXT
+                size: int = _ssl_read(connection._ssl, target + filled, MAX_PLAINTEXT)
+                if size <= 0:
+                    connection._raise_ssl_error(connection._ssl, size)
+                filled += size
+        except SSL.WantReadError:
+            pass  # a record that was not data
+        except SSL.ZeroReturnError:
+            self._finished = True
+        except SSL.Error as exc:
+            self._broken = explain(exc)
+        return filled
 
     def _count(self, received: int, content: bool) -> None:
         """Bound what a peer can have for nothing."""
@@ -201,21 +241,28 @@ class TlsStream(RecordStream):
         self._check_flushed()
         # Joined, though it copies: a record more costs both sides more than that.
         view = memoryview(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+        if self._answers:
+            self._push(memoryview(bytes(self._answers)))
+            self._answers.clear()
+        filled = 0
         for start in range(0, len(view), PIECE):
             try:
                 self._connection.send(view[start : start + PIECE])
             except SSL.Error as exc:
                 raise trio.BrokenResourceError(f"TLS cannot send any more: {explain(exc)}") from exc
-            self._push_output()
+            filled = self._collect(filled)
+        self._push(self._scratch.filled[:filled])
         return not self._pending
 
-    def _push_output(self) -> None:
-        """Give what OpenSSL has encrypted to the kernel."""
-        output = take_output(self._connection)
-        if self._answers:
-            output = bytes(self._answers) + output
-            self._answers.clear()
-        self._push(memoryview(output))
+    def _collect(self, filled: int) -> int:
+        """Move what OpenSSL has encrypted to the shared buffer, and on when that is full; returns its new fill."""
+        scratch = self._scratch
+        while (size := _bio_read(self._connection._from_ssl, scratch.target + filled, BATCH - filled)) > 0:
+            filled += size
+            if filled == BATCH:
+                self._push(scratch.filled)
+                filled = 0
+        return filled
 
     async def aclose(self) -> None:
         """Say farewell, where that is possible at once or soon, and close the stream below."""

@@ -9,14 +9,13 @@ Specifications: libp2p/specs websockets, RFC 6455.
 """
 
 from ._machine import MAX_FRAME_IN, MAX_FRAME_OUT
-from ._stream import DirectWebSocketStream, WebSocketStream
+from ._stream import WebSocketStream
 from ._transport import HANDSHAKE_TIMEOUT, WebSocket, WebSocketListener, insecure_client_tls
 
 __all__ = [
     "HANDSHAKE_TIMEOUT",
     "MAX_FRAME_IN",
     "MAX_FRAME_OUT",
-    "DirectWebSocketStream",
     "WebSocket",
     "WebSocketListener",
     "WebSocketStream",

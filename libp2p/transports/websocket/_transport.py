@@ -17,6 +17,7 @@ import trio
 from multiaddr import Multiaddr
 from trio.abc import Stream as ByteStream
 
+from ..._util.load import load
 from ...abc import DirectStream, Listener, RawConnection, Transport
 from ...addressing import Part, canonical_ws, from_parts, host_port, parts
 from ...errors import RemoteProtocolError, TransportError
@@ -24,10 +25,14 @@ from ...metrics import Metric
 from ...peer_id import PeerId
 from ..tcp import Tcp
 from . import _handshake
-from ._stream import DirectWebSocketStream, WebSocketStream
+from ._machine import Mask, mask
+from ._stream import WebSocketStream
+from ._tls import TlsStream
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for TLS and the opening handshake together, on both sides (case T7; go has 15)."""
+
+_FAST_MASK = f"{__package__}._fast_mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +67,11 @@ def _shape(addr: Multiaddr) -> _Shape | None:
 class WebSocketListener(Listener):
     """A listening socket for WebSockets. Owns it."""
 
-    def __init__(self, below: Listener, suffix: tuple[Part, ...], tls: ssl.SSLContext | None) -> None:
+    def __init__(self, below: Listener, suffix: tuple[Part, ...], tls: ssl.SSLContext | None, masker: Mask) -> None:
         self._below = below
         self._suffix = suffix
         self._tls = tls
+        self._masker = masker
 
     @property
     def addresses(self) -> Sequence[Multiaddr]:
@@ -75,12 +81,13 @@ class WebSocketListener(Listener):
         """Wait for the next connection; its ``prepare`` is the handshake."""
         raw = await self._below.accept()
         assert isinstance(raw, RawConnection)
-        below: ByteStream = raw.stream
+        assert isinstance(raw.stream, DirectStream)
+        below: DirectStream = raw.stream
         suffix: tuple[Part, ...] = (Part("ws"),)
         if self._tls is not None:
-            below = trio.SSLStream(below, self._tls, server_side=True, https_compatible=True)
+            below = TlsStream(below, self._tls)
             suffix = (Part("tls"), *suffix)
-        stream = _wrap(below, client=False)
+        stream = WebSocketStream(below, client=False, mask=self._masker)
         remote_addr = _with(raw.remote_addr, suffix)
 
         async def prepare() -> None:
@@ -104,7 +111,7 @@ class WebSocket(Transport):
         client_tls: how servers are verified. By default as browsers do: a certificate of an authority that the system
             trusts, for the address's name (``/sni``, or the ``/dns`` it was resolved from) or its IP.
             :func:`insecure_client_tls` verifies nothing.
-        below: what carries it, a transport of ``/ip4/…/tcp/…`` that makes byte streams; by default TCP.
+        below: what carries it, a transport of ``/ip4/…/tcp/…`` that makes direct streams; by default TCP.
     """
 
     def __init__(
@@ -117,6 +124,7 @@ class WebSocket(Transport):
         self._server_tls = server_tls
         self._client_tls = client_tls
         self._below = below or Tcp()
+        self._masker: Mask | None = None
 
     def can_dial(self, addr: Multiaddr) -> bool:
         return _shape(addr) is not None
@@ -128,22 +136,23 @@ class WebSocket(Transport):
     async def dial(self, addr: Multiaddr, *, peer: PeerId | None) -> RawConnection:
         shape = _shape(addr)
         assert shape is not None
+        masker = await self._load_masker()
         try:
             raw = await self._below.dial(shape.tcp, peer=peer)
         except TransportError as exc:
             raise TransportError(addr, exc.reason) from exc
         assert isinstance(raw, RawConnection)
+        assert isinstance(raw.stream, DirectStream)
         try:
             target = host_port(shape.tcp)
             assert target is not None
             name, port = shape.name or target[0].partition("%")[0], target[1]
-            below: ByteStream = raw.stream
+            below: DirectStream = raw.stream
             suffix: tuple[Part, ...] = (Part("ws"),)
             if shape.tls:
-                verifier = await self._verifier()
-                below = trio.SSLStream(below, verifier, server_hostname=name, https_compatible=True)
+                below = TlsStream(below, await self._verifier(), server_name=name)
                 suffix = (Part("tls"), *suffix)
-            stream = _wrap(below, client=True)
+            stream = WebSocketStream(below, client=True, mask=masker)
             async with _handshaking(addr):
                 stream.begin(await _ask(below, f"[{name}]:{port}" if ":" in name else f"{name}:{port}", shape.path))
         except BaseException:
@@ -151,6 +160,16 @@ class WebSocket(Transport):
                 await trio.aclose_forcefully(raw.stream)
             raise
         return RawConnection(stream=stream, local_addr=_with(raw.local_addr, suffix), remote_addr=addr)
+
+    async def _load_masker(self) -> Mask:
+        masker = self._masker
+        if masker is None:
+            try:
+                masker = (await load(_FAST_MASK)).mask
+            except ImportError:
+                masker = mask
+            self._masker = masker
+        return masker
 
     async def _verifier(self) -> ssl.SSLContext:
         if self._client_tls is None:
@@ -163,11 +182,12 @@ class WebSocket(Transport):
         assert shape is not None
         if shape.tls and self._server_tls is None:
             raise TransportError(addr, "listening with TLS needs a certificate: WebSocket(server_tls=...)")
+        masker = await self._load_masker()
         try:
             below = await self._below.listen(shape.tcp)
         except TransportError as exc:
             raise TransportError(addr, exc.reason) from exc
-        return WebSocketListener(below, shape.suffix, self._server_tls if shape.tls else None)
+        return WebSocketListener(below, shape.suffix, self._server_tls if shape.tls else None, masker)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Whatever the transport below does."""
@@ -198,12 +218,6 @@ def insecure_client_tls() -> ssl.SSLContext:
 
 def _with(addr: Multiaddr, suffix: tuple[Part, ...]) -> Multiaddr:
     return from_parts((*parts(addr), *suffix))
-
-
-def _wrap(below: ByteStream, *, client: bool) -> DirectWebSocketStream | WebSocketStream:
-    if isinstance(below, DirectStream) and below.kernel:
-        return DirectWebSocketStream(below, client=client)
-    return WebSocketStream(below, client=client)
 
 
 # --- the handshake ----------------------------------------------------------------------------------------------------
@@ -254,8 +268,8 @@ async def _serve(below: ByteStream) -> bytes:
 
 
 async def _shake_tls(below: ByteStream) -> None:
-    if isinstance(below, trio.SSLStream):
-        await below.do_handshake()
+    if isinstance(below, TlsStream):
+        await below.shake_hands()
 
 
 async def _read_head(below: ByteStream) -> tuple[bytes, bytes]:

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import count
 
+from multiaddr import Multiaddr
+
 import libp2p
 from libp2p.abc import Host, Service
+from libp2p.addressing import is_relay
 from libp2p.host import RunningHost
 from libp2p.protocols.autonat import AutoNatLimits, AutoNatServer
 from libp2p.swarm import Gater, LimitsConfig, SwarmConfig
@@ -71,13 +74,13 @@ class _Remembering(Gater):
 
 
 class Firewall(Gater):
-    """Lets nobody in while it is shut."""
+    """While it is shut, lets nobody in but through relays."""
 
     def __init__(self) -> None:
         self.shut = True
 
-    def accept(self, addr: object) -> bool:
-        return not self.shut
+    def accept(self, addr: Multiaddr) -> bool:
+        return not self.shut or is_relay(addr)
 
 
 @asynccontextmanager

@@ -341,9 +341,11 @@ class Server1:
         self.found, self.number, self.result = found, number, result
         self.requests: list[Dial] = []
 
-    async def open(self) -> RunningHost:
+    async def open(self, *, also_2: bool = False) -> RunningHost:
         host = await self.found.open(f"one-{self.number}", ip=server_ip(self.number))
         host.handle(AUTONAT, self._serve)
+        if also_2:
+            host.handle(DIAL_REQUEST, self._serve)  # that would fail
         return host
 
     async def _serve(self, stream: Stream) -> None:
@@ -381,18 +383,21 @@ async def test_an5_version_1(answers: list[DialResult], expected: Reachability |
         assert servers[0].requests[0] == Dial(peer=client.local_peer, addrs=(LISTENS,))
 
 
+@pytest.mark.parametrize("also_2", [False, True])
 @pytest.mark.parametrize(
     ("result", "expected"),
     [(FAILED_1, Reachability.PRIVATE), (DialResult(status=Status1.OK), Reachability.PUBLIC)],
 )
-async def test_version_1_knows_where_we_are_when_we_do_not(result: DialResult, expected: Reachability) -> None:
-    """Behind a NAT, without an observed address, our ports are all we can tell."""
+async def test_version_1_knows_where_we_are_when_we_do_not(
+    result: DialResult, expected: Reachability, also_2: bool
+) -> None:
+    """Behind a NAT, without an observed address, our ports are all we can tell, and version 2 is of no use."""
     async with net() as found:
         autonat = AutoNat()
         client = await found.open("client", autonat, ip="192.168.0.1")
         servers = [Server1(found, number, result) for number in range(4)]
         for server in servers:
-            await client.connect((await server.open()).addrs[0])
+            await client.connect((await server.open(also_2=also_2)).addrs[0])
         await trio.sleep(200)
         assert autonat.reachability is expected and autonat.addrs == {}
         assert servers[0].requests[0].addrs == (parse("/ip4/192.168.0.1/tcp/4001"),)

@@ -201,7 +201,7 @@ async def resets(stream: Stream) -> None:
         (silent, 5, "no answer within 5 s"),
         (truncated, 0, "in the middle"),
         (nothing, 0, "without a message"),
-        (garbage, 0, "not an identify message"),
+        (garbage, 0, "truncated or too long"),
         (resets, 0, "reset"),
     ],
 )
@@ -368,15 +368,38 @@ def test_i9_what_this_host_says(remote: str, listed: list[str], recorded: list[s
     assert list(map(str, open_peer_record(info.signed_peer_record).addrs)) == recorded
 
 
-def test_e8_records_of_two_kinds_do_not_contradict_each_other() -> None:
-    """What is told on the internet and what is told on the site have numbers of one sequence."""
+def recorded(description: SelfDescription, *addrs: str, remote: str) -> tuple[int, list[str]]:
+    """The number of the record that a peer at ``remote`` gets, and what it lists."""
+    sent = Seen(*addrs, remote=remote).described_by(description).signed_peer_record
+    assert sent is not None
+    record = open_peer_record(sent)
+    return record.seq, [str(addr) for addr in record.addrs]
+
+
+NEXT_DOOR, FAR_AWAY, HERE = "/ip4/10.9.9.9/tcp/9", "/ip4/9.9.9.9/tcp/9", "/ip4/127.0.0.1/tcp/9"
+
+
+@pytest.mark.parametrize("remotes", [(NEXT_DOOR, FAR_AWAY), (FAR_AWAY, NEXT_DOOR)])
+def test_e6_the_record_that_says_more_is_the_newer_one(remotes: tuple[str, str]) -> None:
+    """Whoever meets us on the internet and on the site keeps what is told on the site, whichever came first."""
     description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
-    records = [
-        Seen(PRIVATE, PUBLIC, remote=remote).described_by(description).signed_peer_record
-        for remote in ("/ip4/10.9.9.9/tcp/9", "/ip4/9.9.9.9/tcp/9", "/ip4/10.9.9.9/tcp/9")
-    ]
-    seqs = [open_peer_record(record).seq for record in records if record is not None]
-    assert seqs == [10**9, 10**9 + 1, 10**9]
+    for addrs in ((PRIVATE, PUBLIC), (PRIVATE, "/ip4/8.2.2.2/tcp/1"), ("/ip4/10.2.2.2/tcp/1", "/ip4/8.2.2.2/tcp/1")):
+        told = {remote: recorded(description, *addrs, remote=remote) for remote in remotes}
+        assert told[FAR_AWAY] < told[NEXT_DOOR]
+        assert told == {remote: recorded(description, *addrs, remote=remote) for remote in remotes}  # not made again
+        assert told[NEXT_DOOR][1] == list(addrs) and told[FAR_AWAY][1] == [addrs[1]]
+
+
+def test_e8_numbers_grow_whatever_changes() -> None:
+    """Also when what is told on the site becomes the same as what is told everywhere."""
+    description = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
+    first, far = (recorded(description, PRIVATE, PUBLIC, remote=remote) for remote in (NEXT_DOOR, FAR_AWAY))
+    later, there = (recorded(description, PUBLIC, remote=remote) for remote in (NEXT_DOOR, FAR_AWAY))
+    assert later[0] > first[0] and later[1] == [PUBLIC]
+    assert there == far  # nothing has changed for them
+    # And where all kinds are told the same, one record is enough.
+    fresh = SelfDescription(agent_version="a", protocol_version="p", clock=lambda: 1.0)
+    assert {recorded(fresh, PUBLIC, remote=remote)[0] for remote in (HERE, NEXT_DOOR, FAR_AWAY)} == {10**9}
 
 
 def test_i9_a_host_on_a_private_network_only() -> None:

@@ -183,6 +183,14 @@ async def test_more_keys_than_a_stream_carries() -> None:
         assert all(store.providers(key, trio.current_time()) for key in keys)
 
 
+async def test_announcements_reach_servers_that_close_a_stream_after_each_answer() -> None:
+    """KD3: as py-libp2p does; nothing answers an announcement, so nothing would tell that it was lost."""
+    async with dht(2, messages_per_stream=1) as (a, b):
+        await a.kad.provide(b"content")
+        await trio.sleep(1)
+        assert [each.peer for each in b.kad._node().store.providers(b"content", trio.current_time())] == [a.peer]
+
+
 async def test_kd4_a_node_without_address_is_a_client_until_it_has_one() -> None:
     """KD4: it tells connected peers by identify push, and gets into their tables."""
     network = MemoryNetwork(0)

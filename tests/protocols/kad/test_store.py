@@ -210,12 +210,18 @@ async def test_x7_a_clock_that_was_set_back(path: Path) -> None:
     """X7: what came in the future came now."""
     store = SqliteStore(path, LOCAL, clock=lambda: NOW)
     store.put_value(b"k", b"v", now=NOW, expires=NOW + 100)
+    store.add_provider(b"c", peer(1), [b"a"], addrs_expire=NOW + 50, expires=NOW + 100)
     store.close()
-    store = SqliteStore(path, LOCAL, clock=lambda: NOW - 1_000_000)
-    held = store.value(b"k", NOW - 1_000_000)
-    assert held is not None
-    assert held.expires == NOW - 1_000_000 + 100
+    back = NOW - 1_000_000
+    store = SqliteStore(path, LOCAL, clock=lambda: back)
+    value, (provider,) = store.value(b"k", back), store.providers(b"c", back)
+    assert value is not None
+    assert value.expires == provider.expires == back + 100
+    assert (provider.addrs, store.providers(b"c", back + 51)[0].addrs) == ((b"a",), ())
+    assert not store.providers(b"c", back + 101)
+    store.expire(back + 101)
     store.close()
+    assert not sqlite3.connect(path).execute("SELECT 1 FROM providers UNION SELECT 1 FROM records").fetchall()
 
 
 async def test_x11_two_hosts_on_one_store(path: Path) -> None:

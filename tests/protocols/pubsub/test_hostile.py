@@ -6,13 +6,18 @@ import pytest
 import trio
 
 from libp2p.errors import NegotiationError, StreamReset
+from libp2p.peer_id import PeerId
 from libp2p.protocols.pubsub import (
     MESHSUB_12,
     Message,
+    Messages,
     Pubsub,
     PubsubConfig,
+    Verdict,
 )
 from libp2p.protocols.pubsub._codec import decode_message, encode_message
+from libp2p.protocols.pubsub._subscriber import Subscribers
+from libp2p.testing.keys import seeded_key
 from libp2p.wire.framing import frame
 from tests.protocols.pubsub.networks import raw_peers, rpc_of, subscribed, unsigned
 from tests.protocols.waiting import settled, until
@@ -197,6 +202,47 @@ async def test_g10_a_subscriber_that_does_not_receive() -> None:
         slow = net.messages[1]
         assert slow.lost == net.pubsubs[1].metrics()["lost"] == 20
         assert (await slow.receive()).data == b"20"
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["checked at once", "checked by tasks"])
+async def test_g10_a_burst_is_not_lost_by_a_subscriber_that_runs(is_async: bool) -> None:
+    """Messages are checked several in a turn; whoever takes one in two turns or three must get all."""
+
+    async def accept(_: Message) -> Verdict:
+        await trio.lowlevel.checkpoint()
+        return Verdict.ACCEPT
+
+    config = PubsubConfig(subscriber_messages=100)  # half of it is more than may be validated at a time
+    async with raw_peers(make=lambda: Pubsub(config=config)) as (_, pubsub, messages, (source,)):
+        assert messages is not None
+        if is_async:
+            pubsub.set_validator("t", accept)
+        raws = [source.signed(b"%d" % number) for number in range(500)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(source.publish, *raws)
+            for _ in range(500):
+                await messages.receive()
+                await trio.lowlevel.checkpoint()
+        assert messages.lost == 0
+        assert "lost" not in pubsub.metrics()
+
+
+async def test_g10_a_subscriber_that_is_idle_is_waited_for_once() -> None:
+    held = Subscribers()
+    slow = Messages("t", own=True, max_messages=4, max_bytes=1000)
+    held.add(slow)
+    raw = decode_message(encode_message(topic="t", data=b""), PeerId.from_key(seeded_key("a").public_key))
+    for _ in range(3):
+        held.deliver(raw, own=False)
+    assert held.behind
+    await held.let_catch_up()
+    held.deliver(raw, own=False)
+    assert not held.behind
+    slow.receive_nowait()
+    held.deliver(raw, own=False)
+    assert held.behind
+    held.remove(slow)
+    assert not held.behind
 
 
 async def test_g10_a_stream_that_is_reset_during_a_fan_out() -> None:

@@ -27,8 +27,7 @@ from libp2p.protocols.relay import (
     StatusV1,
 )
 from libp2p.protocols.relay._exchange import receive_message, send_message
-from libp2p.protocols.relay._v1 import End, Kind, MessageV1, decode, encode
-from libp2p.protocols.relay._v1_asking import hop
+from libp2p.protocols.relay._v1 import End, Kind, MessageV1, decode, encode, hop
 from libp2p.testing.keys import seeded_key
 from tests.protocols.relay.nodes import ECHO, Net, client, echo, net, through, wall
 from tests.protocols.waiting import settled, until

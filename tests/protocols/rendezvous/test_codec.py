@@ -96,6 +96,7 @@ def test_rv3_the_statuses() -> None:
 
 def test_what_is_missing_is_empty() -> None:
     assert decode(Pb(type=0, register={}).SerializeToString()) == Register(namespace="", record=b"")
+    assert decode(Pb(register={"ns": "a"}).SerializeToString()) == Register(namespace="a", record=b"")
     assert decode(Pb(type=1, registerResponse={}).SerializeToString()) == RegisterResponse(status=Status.OK)
     assert decode(Pb(type=2, unregister={}).SerializeToString()) == Unregister(namespace="")
     assert decode(Pb(type=4, discoverResponse={}).SerializeToString()) == DiscoverResponse(status=Status.OK)
@@ -112,7 +113,7 @@ def test_fields_of_the_future_are_skipped() -> None:
         b"",
         b"\xff",
         Pb(type=0).SerializeToString(),  # no body
-        Pb(register={"ns": "a"}).SerializeToString(),  # no type
+        Pb(discover={"ns": "a"}).SerializeToString(),  # no type, and not what has none
         Pb(type=0, discover={}).SerializeToString(),  # another one's body
         proto.write_uint(1, 77) + proto.write_bytes(2, b""),  # an unknown type
         proto.write_uint(1, 2**64 - 1) + proto.write_bytes(2, b""),

@@ -33,17 +33,22 @@ from libp2p.protocols.rendezvous import (
     unregister,
 )
 from libp2p.protocols.rendezvous._codec import (
+    MAX_MESSAGE,
     MAX_REQUEST,
     Discover,
     DiscoverResponse,
     Register,
     RegisterResponse,
+    Unregister,
     decode,
     encode,
 )
+from libp2p.protocols.rendezvous._point import REQUESTS_PER_STREAM
 from libp2p.records.peer_record import OBSOLETE, PeerRecord
 from libp2p.testing import memory_network
 from libp2p.testing.keys import seeded_key
+from libp2p.testing.network import open_memory_host
+from libp2p.transports.memory import MemoryNetwork
 from libp2p.wire.framing import FrameBuffer, frame
 from tests.protocols.waiting import settled, until
 
@@ -223,9 +228,7 @@ async def test_a_record_as_rust_makes_them() -> None:
         b"\x05junk!",
         frame(b"\x08\x07"),
         b"\xff\xff\x7f",  # a length above the limit
-        frame(encode(Discover())) * 2,
         frame(encode(DiscoverResponse(status=Status.OK))),  # an answer as a question
-        b"",
         frame(encode(Discover()))[:-1],
     ],
 )
@@ -235,6 +238,21 @@ async def test_what_is_no_request_costs_the_stream(data: bytes) -> None:
         with pytest.raises(StreamReset):
             await say(a, point, data)
         assert await register(a, point.local_peer, "chess")
+
+
+async def test_a_stream_may_carry_several_requests() -> None:
+    """As clients for js-libp2p have them; the unregistration in between is not answered. But not without end."""
+    async with Net() as (point, a, b):
+        await register(b, point.local_peer, "chess")
+        ask = frame(encode(Discover(namespace="chess")))
+        answers = FrameBuffer(MAX_MESSAGE).receive_data(
+            await say(b, point, ask + frame(encode(Unregister(namespace="chess"))) + ask)
+        )
+        found = [decode(answer) for answer in answers]
+        assert [len(each.registrations) for each in found if isinstance(each, DiscoverResponse)] == [1, 0]
+        many = FrameBuffer(MAX_MESSAGE).receive_data(await say(a, point, ask * (REQUESTS_PER_STREAM + 1)))
+        assert len(many) == REQUESTS_PER_STREAM
+        assert await say(a, point, b"") == b""
 
 
 async def test_r7_ten_thousand_namespaces_of_one_peer() -> None:
@@ -282,6 +300,26 @@ async def test_a_host_that_listens_nowhere_has_nothing_to_register() -> None:
     async with libp2p.open_host(transports=[]) as host:
         with pytest.raises(NothingToRegister):
             await register(host, PeerId.from_key(seeded_key("x").public_key), "chess")
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [("9.9.9.9", ["/ip4/8.8.8.8/tcp/4001"]), ("192.168.1.1", ["/ip4/192.168.1.7/tcp/4001", "/ip4/8.8.8.8/tcp/4001"])],
+)
+async def test_i9_a_point_on_the_internet_is_told_no_private_addresses(at: str, told: list[str]) -> None:
+    network = MemoryNetwork(0)
+    service = RendezvousPoint()
+    async with (
+        open_memory_host(network, name="point", services=[lambda: service], ip=at) as point,
+        open_memory_host(network, name="host", ip="192.168.1.7") as host,
+    ):
+        if at == "9.9.9.9":
+            with pytest.raises(NothingToRegister, match="all addresses of this host are private"):
+                await register(host, point.addrs[0], "chess")
+        host.set_mapped_addrs([parse("/ip4/8.8.8.8/tcp/4001")])
+        await register(host, point.addrs[0], "chess")
+        [found] = (await discover(host, point.local_peer, "chess")).peers
+        assert sorted(map(str, found.addrs)) == told
 
 
 # --- points that misbehave --------------------------------------------------------------------------------------------

@@ -12,7 +12,11 @@ const OPTIONS = {
   'message-id': { type: 'string', default: 'default' },
   exchange: { type: 'boolean', default: false },
   relay: { type: 'string', default: 'none' },
+  autonat: { type: 'string', default: 'none' },
   dht: { type: 'string', default: 'none' },
+  'dht-protocol': { type: 'string', default: '/interop/kad/1.0.0' },
+  'provider-ttl': { type: 'string', default: String(48 * 60 * 60) },
+  mdns: { type: 'string', default: 'off' },
   psk: { type: 'string' },
   certificate: { type: 'string' },
   authority: { type: 'string' },
@@ -36,7 +40,9 @@ const ALLOWED = {
   signatures: FEATURES.signatures,
   'message-id': FEATURES.message_ids,
   relay: FEATURES.relay,
-  dht: [...FEATURES.dht, 'none']
+  autonat: [...FEATURES.autonat, 'none'],
+  dht: [...FEATURES.dht, 'none'],
+  mdns: [...FEATURES.mdns, 'off']
 }
 
 /** Reads the command line; throws with a reason when a flag or its value is not known. */
@@ -66,7 +72,11 @@ export function readArgs (argv) {
     messageId: values['message-id'],
     exchange: values.exchange,
     relay: values.relay,
+    autonat: values.autonat,
     dht: values.dht,
+    dhtProtocol: values['dht-protocol'],
+    providerTtl: Number(values['provider-ttl']),
+    mdns: values.mdns,
     listen: (values.listen ?? [DEFAULT_LISTEN[values.transport]]).filter(address => address !== 'none'),
     quiet: values.quiet,
     features: values.features

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { reachable } from './autonat.mjs'
 import { dhtMany } from './dht-many.mjs'
 import { Gossip } from './gossip.mjs'
 import { STREAM_LIMITS } from './host.mjs'
@@ -48,6 +49,8 @@ export class Commands {
 
       return {}
     },
+
+    autonat: async () => reachable(this.#host),
 
     ...dhtCommands(() => this.#host),
 

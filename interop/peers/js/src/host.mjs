@@ -3,9 +3,11 @@ import { setDefaultCACertificates } from 'node:tls'
 import { quic } from '@chainsafe/libp2p-quic'
 import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { dcutr } from '@libp2p/dcutr'
 import { floodsub } from '@libp2p/floodsub'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify, identifyPush } from '@libp2p/identify'
+import { mdns as multicast } from '@libp2p/mdns'
 import { mplex } from '@libp2p/mplex'
 import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
@@ -16,11 +18,15 @@ import { tls } from '@libp2p/tls'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
+import { AUTONATS } from './autonat.mjs'
 import { dhtService } from './kad.mjs'
 import { MAX_UNREAD } from './streams.mjs'
 
 /** High enough to be out of the way of every suite. */
 const UNLIMITED = 100_000
+
+/** Milliseconds between two questions of mDNS. */
+const MDNS_INTERVAL = 1000
 
 const KEY_TYPES = {
   ed25519: () => generateKeyPair('Ed25519'),
@@ -91,6 +97,7 @@ const PUBSUBS = {
 
 const RELAYS = {
   client: { transports: [circuitRelayTransport()], services: {} },
+  punch: { transports: [circuitRelayTransport()], services: { dcutr: dcutr() } },
   server: { transports: [], services: { relay: circuitRelayServer() } },
   none: { transports: [], services: {} }
 }
@@ -101,7 +108,7 @@ const keyFile = (psk) => new TextEncoder().encode(`/key/swarm/psk/1.0.0/\n/base1
 /** Builds a host that has its addresses but is not started yet, so that listeners can be put on it in time. */
 export async function createHost ({
   transport, certificate, authority, security, muxer, keyType, pubsub, signatures, messageId, exchange, dht,
-  relay, listen, psk
+  dhtProtocol, providerTtl, mdns, relay, autonat, listen, psk
 }) {
   return createLibp2p({
     start: false,
@@ -111,6 +118,7 @@ export async function createHost ({
     ...(psk == null ? {} : { connectionProtector: preSharedKey({ psk: keyFile(psk) }) }),
     connectionEncrypters: [SECURITIES[security]()],
     streamMuxers: [MUXERS[muxer]()],
+    peerDiscovery: mdns === 'on' ? [multicast({ interval: MDNS_INTERVAL })] : [],
     connectionManager: {
       maxConnections: UNLIMITED,
       maxIncomingPendingConnections: UNLIMITED,
@@ -125,7 +133,8 @@ export async function createHost ({
       ping: ping({ maxOutboundStreams: 8 }),
       ...PUBSUBS[pubsub]({ signatures, messageId, exchange }),
       ...RELAYS[relay].services,
-      ...dhtService(dht)
+      ...AUTONATS[autonat](),
+      ...dhtService({ dht, dhtProtocol, providerTtl })
     }
   })
 }

@@ -1,28 +1,35 @@
 import { peerIdFromString } from '@libp2p/peer-id'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import { createIPNSRecord, marshalIPNSRecord } from 'ipns'
+import { ipnsSelector } from 'ipns/selector'
+import { ipnsValidator } from 'ipns/validator'
 import { CID } from 'multiformats/cid'
 import * as raw from 'multiformats/codecs/raw'
 import { decode } from 'multiformats/hashes/digest'
 import { publicKeyToProtobuf } from '@libp2p/crypto/keys'
 
-/** A network of our own: the public one takes no addresses of this machine. */
-const PROTOCOL = '/interop/kad/1.0.0'
+/** Milliseconds between two looks at what providers have ended. */
+const PROVIDER_CHECK = 1000
+const IPNS_LIFETIME = 3_600_000
 
 const longest = (values) => values.reduce((best, value, index) => value.length > values[best].length ? index : best, 0)
 
 /** The service of a host with this role in the DHT. */
-export function dhtService (role) {
+export function dhtService ({ dht: role, dhtProtocol, providerTtl }) {
   if (role === 'none') {
     return {}
   }
 
   return {
     dht: kadDHT({
-      protocol: PROTOCOL,
+      protocol: dhtProtocol,
       clientMode: role === 'client',
       peerInfoMapper: passthroughMapper,
-      validators: { test: async () => {} },
-      selectors: { test: (_, values) => longest(values) }
+      reprovide: { interval: PROVIDER_CHECK, validity: providerTtl * 1000 },
+      validators: { ipns: ipnsValidator, test: async () => {}, example: async () => {} },
+      selectors: {
+        ipns: ipnsSelector, test: (_, values) => longest(values), example: (_, values) => longest(values)
+      }
     })
   }
 }
@@ -113,6 +120,17 @@ export function dhtCommands (getHost) {
       await collect(dht().put(new Uint8Array(key), publicKeyToProtobuf(peerId.publicKey)))
 
       return { key: key.toString('base64') }
+    },
+
+    dht_put_ipns: async ({ data, count }) => {
+      const { peerId, components: { privateKey } } = getHost()
+      const key = Buffer.concat([Buffer.from('/ipns/'), peerId.toMultihash().bytes])
+      const path = Buffer.from(data, 'base64').toString()
+      const record = marshalIPNSRecord(await createIPNSRecord(privateKey, path, count, IPNS_LIFETIME))
+
+      await collect(dht().put(new Uint8Array(key), record))
+
+      return { key: key.toString('base64'), data: base64(record) }
     }
   }
 }

@@ -18,18 +18,34 @@ function readArgsOrExit () {
   }
 }
 
-function reportEvents (host) {
+function reportEvents (host, { mdns }) {
   host.addEventListener('connection:open', ({ detail }) => {
     emit({ event: 'connected', peer: detail.remotePeer.toString() })
   })
   host.addEventListener('connection:close', ({ detail }) => {
     emit({ event: 'disconnected', peer: detail.remotePeer.toString() })
   })
+  if (mdns !== 'off') {
+    host.addEventListener('peer:discovery', ({ detail: { id, multiaddrs } }) => {
+      for (const addr of multiaddrs) {
+        emit({ event: 'discovered', peer: id.toString(), addr: addr.toString() })
+      }
+    })
+  }
   host.services.pubsub?.addEventListener('message', ({ detail: { from, topic, data } }) => {
     // Floodsub forgets its own messages, so they can come back through a third peer.
     // Anonymous ones come from nobody.
     if (from == null || !from.equals(host.peerId)) {
       emit({ event: 'message', topic, from: from?.toString() ?? '', data: Buffer.from(data).toString('base64') })
+    }
+  })
+}
+
+/** Has no effect on addresses of TCP, which the package drops: it cannot dial from the port it listens on. */
+function believeObservers (host) {
+  host.addEventListener('peer:identify', ({ detail: { observedAddr } }) => {
+    if (observedAddr != null) {
+      host.components.addressManager.confirmObservedAddr(observedAddr)
     }
   })
 }
@@ -52,7 +68,11 @@ async function serve (args) {
 
   await protocols.register(host)
   if (!args.quiet) {
-    reportEvents(host)
+    reportEvents(host, args)
+  }
+  if (args.relay === 'punch') {
+    // There is nobody but the relay to say where this host is seen, and nobody to confirm it.
+    believeObservers(host)
   }
   await host.start()
 

@@ -1,6 +1,8 @@
 //! The command line of the interop contract, and the answer to `--features`.
 
-use libp2p::{Multiaddr, pnet::PreSharedKey};
+use std::time::Duration;
+
+use libp2p::{Multiaddr, StreamProtocol, pnet::PreSharedKey};
 use serde_json::{Value, json};
 
 pub const TRANSPORTS: &[&str] = &["tcp", "ws", "wss", "quic-v1"];
@@ -11,9 +13,11 @@ pub const PUBSUBS: &[&str] = &["floodsub", "gossipsub", "none"];
 pub const SIGNATURES: &[&str] = &["strict", "none"];
 pub const MESSAGE_IDS: &[&str] = &["default", "first8"];
 pub const DHTS: &[&str] = &["server", "client", "none"];
-pub const RELAYS: &[&str] = &["none", "client", "server"];
+pub const RELAYS: &[&str] = &["none", "client", "server", "punch"];
 pub const AUTONATS: &[&str] = &["v1", "v2", "none"];
-pub const MDNS: &[&str] = &["on", "off"];
+pub const MDNS: &[&str] = &["on", "ipv6", "off"];
+/// As the package has it.
+const PROVIDER_TTL: Duration = Duration::from_secs(48 * 60 * 60);
 pub const RENDEZVOUS: &[&str] = &["client", "server", "none"];
 
 #[derive(Clone)]
@@ -27,10 +31,12 @@ pub struct Args {
     pub signatures: String,
     pub message_id: String,
     pub dht: String,
+    pub dht_protocol: StreamProtocol,
+    pub provider_ttl: Duration,
     pub relay: String,
     pub rendezvous: String,
     pub autonat: String,
-    pub mdns: bool,
+    pub mdns: String,
     pub psk: Option<PreSharedKey>,
     /// Files of the web's certificates, for wss: ours with its key, and that of whom to trust.
     pub certificate: Option<String>,
@@ -52,10 +58,12 @@ impl Args {
             signatures: SIGNATURES[0].into(),
             message_id: MESSAGE_IDS[0].into(),
             dht: "none".into(),
+            dht_protocol: StreamProtocol::new("/interop/kad/1.0.0"),
+            provider_ttl: PROVIDER_TTL,
             relay: RELAYS[0].into(),
             rendezvous: "none".into(),
             autonat: "none".into(),
-            mdns: false,
+            mdns: "off".into(),
             psk: None,
             certificate: None,
             authority: None,
@@ -90,10 +98,18 @@ impl Args {
                 "--signatures" => args.signatures = one_of(SIGNATURES, &flag, value)?,
                 "--message-id" => args.message_id = one_of(MESSAGE_IDS, &flag, value)?,
                 "--dht" => args.dht = one_of(DHTS, &flag, value)?,
+                "--dht-protocol" => {
+                    args.dht_protocol = StreamProtocol::try_from_owned(value)
+                        .map_err(|e| format!("--dht-protocol: {e}"))?;
+                }
+                "--provider-ttl" => {
+                    let seconds = value.parse().map_err(|e| format!("--provider-ttl: {e}"))?;
+                    args.provider_ttl = Duration::from_secs(seconds);
+                }
                 "--relay" => args.relay = one_of(RELAYS, &flag, value)?,
                 "--rendezvous" => args.rendezvous = one_of(RENDEZVOUS, &flag, value)?,
                 "--autonat" => args.autonat = one_of(AUTONATS, &flag, value)?,
-                "--mdns" => args.mdns = one_of(MDNS, &flag, value)? == "on",
+                "--mdns" => args.mdns = one_of(MDNS, &flag, value)?,
                 "--psk" => args.psk = Some(pre_shared_key(&value)?),
                 "--certificate" => args.certificate = Some(value),
                 "--authority" => args.authority = Some(value),
@@ -145,7 +161,7 @@ impl Args {
             relay: "none".into(),
             rendezvous: "none".into(),
             autonat: "none".into(),
-            mdns: false,
+            mdns: "off".into(),
             ..self.clone()
         }
     }
@@ -176,11 +192,11 @@ pub fn features() -> Value {
         "message_ids": MESSAGE_IDS,
         "extensions": ["partial"],
         "dht": DHTS[..2],
-        "dht_namespaces": ["pk", "test"],
+        "dht_namespaces": ["pk", "test", "example"],
         "relay": RELAYS,
         "rendezvous": RENDEZVOUS[..2],
         "autonat": AUTONATS[..2],
-        "mdns": ["on"],
+        "mdns": MDNS[..2],
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{
-    StreamProtocol, autonat, gossipsub, identify,
+    StreamProtocol, autonat, dcutr, gossipsub, identify,
     identity::Keypair,
     mdns, ping, relay, rendezvous,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
@@ -29,6 +29,7 @@ pub struct Behaviour {
     pub pubsub: Toggle<gossipsub::Behaviour>,
     pub relay: Toggle<relay::Behaviour>,
     pub relay_client: Toggle<relay::client::Behaviour>,
+    pub dcutr: Toggle<dcutr::Behaviour>,
     pub rendezvous_client: Toggle<rendezvous::client::Behaviour>,
     pub rendezvous_server: Toggle<rendezvous::server::Behaviour>,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
@@ -61,9 +62,12 @@ impl Behaviour {
         let server = (args.rendezvous == "server")
             .then(|| rendezvous::server::Behaviour::new(rendezvous::server::Config::default()));
         let peer_id = keypair.public().to_peer_id();
-        let mdns = args
-            .mdns
-            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), peer_id))
+        let mdns_config = mdns::Config {
+            enable_ipv6: args.mdns == "ipv6",
+            ..Default::default()
+        };
+        let mdns = (args.mdns != "off")
+            .then(|| mdns::tokio::Behaviour::new(mdns_config, peer_id))
             .transpose()
             .map_err(|e| format!("mdns: {e}"))?;
         let behaviour = Self {
@@ -75,15 +79,16 @@ impl Behaviour {
                 .then(|| relay::Behaviour::new(keypair.public().to_peer_id(), Default::default()))
                 .into(),
             relay_client: relay_client.into(),
+            dcutr: (args.relay == "punch")
+                .then(|| dcutr::Behaviour::new(peer_id))
+                .into(),
             rendezvous_client: client.into(),
             rendezvous_server: server.into(),
             mdns: mdns.into(),
             autonat_v1: (args.autonat == "v1")
                 .then(|| autonat::Behaviour::new(peer_id, autonat_v1()))
                 .into(),
-            autonat_v2_client: (args.autonat == "v2")
-                .then(autonat_v2_client)
-                .into(),
+            autonat_v2_client: (args.autonat == "v2").then(autonat_v2_client).into(),
             autonat_v2_server: (args.autonat == "v2")
                 .then(autonat::v2::server::Behaviour::default)
                 .into(),

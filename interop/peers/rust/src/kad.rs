@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use libp2p::{
-    PeerId, StreamProtocol, identify,
+    PeerId, identify,
     kad::{
         Behaviour, Config, Event, GetClosestPeersError, GetProvidersOk, GetRecordOk, Mode,
         PeerInfo, QueryId, QueryResult, Quorum, Record, store::MemoryStore,
@@ -18,9 +18,6 @@ use crate::{args::Args, node::Node};
 pub type Kad = Behaviour<MemoryStore>;
 type Answer = Result<Value, String>;
 
-/// A network of our own, as all peers of the contract have it.
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/interop/kad/1.0.0");
-
 pub fn behaviour(peer_id: PeerId, args: &Args) -> Option<Kad> {
     let mode = match args.dht.as_str() {
         "server" => Mode::Server,
@@ -28,7 +25,9 @@ pub fn behaviour(peer_id: PeerId, args: &Args) -> Option<Kad> {
         _ => return None,
     };
     let store = MemoryStore::new(peer_id);
-    let mut kad = Behaviour::with_config(peer_id, store, Config::new(PROTOCOL));
+    let mut config = Config::new(args.dht_protocol.clone());
+    config.set_provider_record_ttl(Some(args.provider_ttl));
+    let mut kad = Behaviour::with_config(peer_id, store, config);
     kad.set_mode(Some(mode));
     Some(kad)
 }
@@ -170,7 +169,10 @@ impl Node {
     /// The package leaves it to applications to tell the DHT who serves it, and where.
     pub fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
         if let Ok(kad) = self.kad()
-            && info.protocols.contains(&PROTOCOL)
+            && kad
+                .protocol_names()
+                .iter()
+                .any(|name| info.protocols.contains(name))
         {
             for addr in &info.listen_addrs {
                 kad.add_address(&peer, addr.clone());

@@ -24,13 +24,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// The transport, and with `--relay client` circuits beside it and what looks after them.
+/// The transport, and with `--relay client` or `punch` circuits beside it and what looks after them.
 pub fn with_circuits(
     keypair: &Keypair,
     args: &Args,
 ) -> Result<(Connections, Option<relay::client::Behaviour>), String> {
     let direct = build(keypair, args)?;
-    if args.relay != "client" {
+    if !["client", "punch"].contains(&args.relay.as_str()) {
         return Ok((direct, None));
     }
     let (circuits, client) = relay::client::new(keypair.public().to_peer_id());
@@ -47,7 +47,13 @@ fn build(keypair: &Keypair, args: &Args) -> Result<Connections, String> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default());
     match args.transport.as_str() {
         "tcp" => protected(tcp, psk, keypair, security, muxer),
-        "ws" => protected(libp2p_websocket::Config::new(tcp), psk, keypair, security, muxer),
+        "ws" => protected(
+            libp2p_websocket::Config::new(tcp),
+            psk,
+            keypair,
+            security,
+            muxer,
+        ),
         "wss" => {
             let mut websocket = libp2p_websocket::Config::new(tcp);
             websocket.set_tls_config(web_tls(args)?);

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError as ProtobufError
 
 from ....abc import ProtocolId
-from ....addressing import parse
+from ....addressing import Part, from_parts, parse
 from ....errors import DecodeError
 from ....pb import relay_v1_pb2 as pb
 from ....peer_id import PeerId
@@ -140,3 +140,25 @@ def decode(data: bytes) -> MessageV1:
         destination=End(message.dst_peer.id, tuple(message.dst_peer.addrs)),
         status=message.code if message.HasField("code") else None,
     )
+
+
+def decode_answer(data: bytes) -> int | None:
+    """Return the status in ``data``, None where it has none.
+
+    Raises:
+        DecodeError: it does not parse, or is no STATUS.
+    """
+    message = decode(data)
+    if message.kind is not Kind.STATUS:
+        raise DecodeError(f"it answered with a {message.kind.name}")
+    return message.status
+
+
+def hop(source: PeerId, destination: PeerId) -> MessageV1:
+    """The request to be connected with ``destination``."""
+    return MessageV1(kind=Kind.HOP, source=_end(source), destination=_end(destination))
+
+
+def _end(peer: PeerId) -> End:
+    # With an address, because js reads the first without looking whether there is one.
+    return End(bytes(peer), (from_parts((Part("p2p", bytes(peer)),)).to_bytes(),))

@@ -45,7 +45,7 @@ def expected(transport: str, dialer: str, listener: str, who_dials: str = "ours"
         return "relay"
     if "js" in (who_dials, who_listens):
         js, other = (dials, listens) if who_dials == "js" else (listens, dials)
-        return "soon" if _js_gets_through(transport, js, other, js_dials=who_dials == "js") else "relay"
+        return "soon" if _js_gets_through(transport, js, other) else "relay"
     known = dials.mapping is Dependence.NOTHING, listens.mapping is Dependence.NOTHING
     if all(known):
         return "soon"
@@ -56,16 +56,16 @@ def expected(transport: str, dialer: str, listener: str, who_dials: str = "ours"
     return "relay"
 
 
-def _js_gets_through(transport: str, js: NatConfig, other: NatConfig, *, js_dials: bool) -> bool:
+def _js_gets_through(transport: str, js: NatConfig, other: NatConfig) -> bool:
     """js-libp2p dials from other ports than it listens on, so that nobody gets through to it.
 
-    What it dials over QUIC all comes from one port, which it tells. Of TCP it tells nothing, and only where it is the
-    dialer it takes the client's part in what it dials.
+    Whichever part it has, it dials as a client. What it dials over QUIC all comes from one port, which it tells; of TCP
+    it tells nothing.
     """
     if other.mapping is not Dependence.NOTHING:
         return False
     if transport == "tcp":
-        return js_dials and other.filtering is Dependence.NOTHING
+        return other.filtering is Dependence.NOTHING
     return js.mapping is Dependence.NOTHING or other.filtering is not Dependence.ADDRESS_AND_PORT
 
 

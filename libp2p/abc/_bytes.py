@@ -28,15 +28,15 @@ class DirectStream(ByteStream, ABC):
     """A byte stream that can also be used without a task switch, for the layers that batch.
 
     The non-blocking methods never wait and are not checkpoints. One task reads, one task writes.
-
-    Attributes:
-        kernel: whether :meth:`send_nowait` hands bytes to the kernel and touches nothing else, so that it may be called
-            outside of any task. False where the other end lives in this process and is woken by it.
     """
 
-    kernel: bool = True
-
     __slots__ = ()
+
+    @property
+    def kernel(self) -> bool:
+        """Whether :meth:`send_nowait` hands bytes to the kernel and touches nothing else, so that it may be called
+        outside of any task. False where the other end lives in this process and is woken by it."""
+        return True
 
     @abstractmethod
     def receive_into_nowait(self, buffer: memoryview) -> int:

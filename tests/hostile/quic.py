@@ -139,7 +139,7 @@ async def dial_raw(net: Net, listener: QuicListener, address: Address = ("198.51
     engine = Engine(
         TlsIdentity.make(key, time.time()),
         EngineConfig(),
-        Outside(time.time, os.urandom, time.thread_time),
+        Outside(time.time, os.urandom, time.thread_time, time.perf_counter),
         remote=("127.0.0.1", port),
         cid=os.urandom(8),
         start=None,

@@ -280,7 +280,7 @@ ENDED: dict[str, tuple[Frames, str]] = {
     ),
     "packets acknowledged that were never sent": (lambda: [ack(1 << 40, 500)] * 200, "AckOfUnsent"),
     "streams above the limit": (lambda: (stream_frame(4 * number, 0, b"x") for number in range(COUNT)), "limit"),
-    "more than the window of a stream": (lambda: [stream_frame(0, 600_000, b"x")], "Limit"),
+    "more than the window of a stream": (lambda: [stream_frame(0, 1_100_000, b"x")], "Limit"),
     "tokens, which only servers give": (lambda: [b"\x07\x10" + bytes(16)] * 1000, "NEW_TOKEN"),
     "frames that do not exist": (lambda: [b"\x21" * 100] * 1000, "unknown frame"),
     "handshake messages after the handshake": (lambda: [crypto_frame(0, b"\x04\x00\x00\x00")], "handshake"),

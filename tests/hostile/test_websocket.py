@@ -221,7 +221,9 @@ async def test_T7_pings_without_end_and_without_reading() -> None:
 class DirectFlaky(Flaky, DirectStream):
     """Fails once in either way of using it, when its plan says so, and is broken from then on."""
 
-    kernel = False
+    @property
+    def kernel(self) -> bool:
+        return False
 
     def __init__(self, below: DirectStream, plan: Plan) -> None:
         super().__init__(below, plan)

@@ -89,9 +89,12 @@ class DirectPskStream(PskStream, DirectStream):
 
     def __init__(self, raw: DirectStream, key: bytes, nonce: bytes) -> None:
         super().__init__(raw, key, nonce)
-        self.kernel = raw.kernel
         self._direct = raw
         self._ahead = memoryview(b"")
+
+    @property
+    def kernel(self) -> bool:
+        return self._direct.kernel
 
     def receive_into_nowait(self, buffer: memoryview) -> int:
         while (cipher := self._in) is None:

@@ -26,8 +26,6 @@ class MemoryStream(DirectStream, HalfCloseableStream):
         node: the name of the node this end belongs to.
     """
 
-    kernel = False
-
     __slots__ = ("__weakref__", "_closed", "_in", "_on_close", "_out", "_receiving", "_sending", "_sent_eof", "node")
 
     def __init__(self, node: str, outgoing: Pipe, incoming: Pipe, on_close: Callable[[], None]) -> None:
@@ -38,6 +36,10 @@ class MemoryStream(DirectStream, HalfCloseableStream):
         self._closed = self._sent_eof = False
         self._sending = ConflictGuard("another task is sending on this stream")
         self._receiving = ConflictGuard("another task is receiving from this stream")
+
+    @property
+    def kernel(self) -> bool:
+        return False
 
     def __repr__(self) -> str:
         return f"<MemoryStream of {self.node}, {'closed' if self._closed else 'open'}>"

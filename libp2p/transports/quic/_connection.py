@@ -41,10 +41,8 @@ from ._machine import (
 if TYPE_CHECKING:
     from ._endpoint import Endpoint
 
-FLUSH_AT_ONCE = 16 * 1024
-"""Payloads of this size are sent before their owner runs again."""
-KEPT_BACK = 1024
-"""But this much of them: the end of the stream, if that follows, has to wait when there is nothing to send it with."""
+CLOSE_GRACE = 1.0
+"""Seconds that closing may take."""
 
 
 class QuicConnection(SecureMuxedConnection):
@@ -84,6 +82,8 @@ class QuicConnection(SecureMuxedConnection):
         self._ready = trio.Event()
         self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
         self._openers = trio.lowlevel.ParkingLot()
+        self._closing = False
+        self._settling = trio.lowlevel.ParkingLot()
         self._early_ends = EarlyEnds()
 
     def __repr__(self) -> str:
@@ -239,16 +239,15 @@ class QuicConnection(SecureMuxedConnection):
 
     @property
     def congested(self) -> bool:
-        """Whether too much waits to be sent."""
-        return self._end is None and self.machine.congested
+        """Whether too much waits to be sent, or nothing more shall be."""
+        return self._end is None and (self._closing or self.machine.congested)
 
     def consumed(self, stream: MachineStream, size: int) -> None:
         """The application took ``size`` bytes of ``stream``."""
         was_paused = self.machine.paused
         self.machine.consumed(stream.id, size)
-        if self._end is None:
-            if was_paused and not self.machine.paused:
-                self._dispatch(self.machine.events(trio.current_time()))
+        if was_paused and not self.machine.paused and self._end is None:
+            self._dispatch(self.machine.events(trio.current_time()))
             self.flush_later()
 
     def about_to_read(self, stream: MachineStream) -> None:
@@ -258,13 +257,7 @@ class QuicConnection(SecureMuxedConnection):
 
     def send(self, stream: MachineStream, data: Buffer) -> None:
         """Queue ``data`` and get it on its way."""
-        if len(data) < FLUSH_AT_ONCE:
-            self.machine.send_data(stream.id, data)
-        else:
-            view = memoryview(data)
-            self.machine.send_data(stream.id, view[:-KEPT_BACK])
-            self.flush()
-            self.machine.send_data(stream.id, view[-KEPT_BACK:])
+        self.machine.send_data(stream.id, data)
         self.flush_later()
 
     def send_now(self, stream: MachineStream, data: bytes) -> None:
@@ -340,6 +333,7 @@ class QuicConnection(SecureMuxedConnection):
             if stream is not None:
                 stream.credit_arrived()
         self.pass_turn()
+        self._settling.unpark_all()
         self._endpoint.schedule(self)
 
     async def wait_uncongested(self, sender: object) -> None:
@@ -369,8 +363,17 @@ class QuicConnection(SecureMuxedConnection):
         self._finish(code, "the connection was aborted")
 
     async def aclose(self) -> None:
-        """Tell the peer and close. Does not wait for the peer."""
-        self._finish(0, "the connection was closed")
+        """Tell the peer and close, once it has what it was sent: it forgets what it has not read when it is told, and
+        nothing is sent again afterwards. Takes at most :data:`CLOSE_GRACE` seconds, whatever the peer does."""
+        try:
+            if self._end is None and self._ready.is_set():
+                self._closing = True
+                self._wake_up()
+                with trio.move_on_after(CLOSE_GRACE):
+                    while self._end is None and not self.machine.engine.settled:
+                        await self._settling.park()
+        finally:
+            self._finish(0, "the connection was closed")
         await checkpoint()
 
     def _finish(self, code: int, reason: str) -> None:

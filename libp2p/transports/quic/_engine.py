@@ -22,6 +22,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from qh3 import tls
@@ -77,11 +80,13 @@ WORK_LIMIT = 0.050
 that comes or goes (qh3 2.1.0), so a megabyte of those alone would take minutes."""
 WORK_ONCE = 0.6 * WORK_LIMIT
 """What one piece may be charged with: the collector of garbage may have run just then, which is nobody's fault."""
-MAX_BURST = 8192
-"""Datagrams sent at once."""
+BURST = 44
+"""Datagrams made at a time: as many as the kernel takes in one call."""
 UNANSWERED = 64 * 1024
 """Bytes that may be unacknowledged above what congestion control ever allowed: the core answers every PATH_CHALLENGE
 with a packet, and keeps some 300 bytes for each that its peer does not acknowledge."""
+
+_DATA_AND_ADDRESS = itemgetter(0, 1)
 
 # What qh3 raises for bytes that do not parse, besides its alerts; found by fuzzing, and by reading.
 _FAULTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, CryptoError)
@@ -101,7 +106,7 @@ class EngineConfig:
     """
 
     idle_timeout: float = 30.0
-    stream_window: int = 512 * 1024
+    stream_window: int = 1024 * 1024
     connection_window: int = 4 * 1024 * 1024
     max_streams: int = 256
     datagram_size: int = 1280
@@ -283,31 +288,40 @@ class Engine:
 
     def receive(self, datagrams: Iterable[bytes], remote: Address, now: float) -> None:
         """Take datagrams of one address. What they are not is their sender's problem: nothing is raised."""
+        busy = self._outside.processor()
         for datagram in datagrams:
             if self.authenticated:
-                self._receive(self._core.receive_datagram, datagram, remote, now)
+                self._receive(busy, self._core.receive_datagram, datagram, remote, now)
             else:
                 self._receive_early(datagram, remote, now)
 
     def receive_segments(self, data: bytes, size: int, remote: Address, now: float) -> None:
         """Take datagrams of ``size`` bytes each, the last one maybe shorter, that the kernel has joined."""
+        busy = self._outside.processor()
         start = 0
         while start < len(data):
             step = size * PIECE if self.authenticated and not self._work else size
             piece = data[start : start + step]
             if self.authenticated:
-                self._receive(self._core.receive_gro_buffer, piece, size, remote, now)
+                self._receive(busy, self._core.receive_gro_buffer, piece, size, remote, now)
             else:
                 self._receive_early(piece, remote, now)
             start += step
 
-    def _receive(self, call: Callable[..., tuple[int, ...]], data: bytes, *rest: object) -> None:
-        """Have the core work on ``data``, until the peer has cost too much."""
+    def _receive(self, busy: float, call: Callable[..., tuple[int, ...]], data: bytes, *rest: object) -> None:
+        """Have the core work on ``data``, until the peer has cost too much.
+
+        Args:
+            busy: the processor's time some moment before.
+        """
         if self._work > WORK_LIMIT:
             return
-        began = self._outside.processor()
+        began = self._outside.stopwatch()
         self.waiting += call(data, *rest)[-1]
-        work = min(self._outside.processor() - began, WORK_ONCE) - WORK_PER_PIECE - len(data) * WORK_PER_BYTE
+        took, allowed = self._outside.stopwatch() - began, WORK_PER_PIECE + len(data) * WORK_PER_BYTE
+        if took > allowed:  # maybe because others had the processor; to look at its own time each time would be dear
+            took = min(took, self._outside.processor() - busy)
+        work = min(took, WORK_ONCE) - allowed
         if work > 0:
             work -= max(0, self._in_flight - self._core.bytes_in_flight) * WORK_PER_ACKNOWLEDGED
         self._work = max(0.0, self._work + work)
@@ -380,14 +394,15 @@ class Engine:
     # --- outputs
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
-        """What is to be sent now, and where to, as far as congestion control lets it go.
+        """What is to be sent now, and where to, as far as congestion control lets it go: some :data:`BURST` datagrams.
+        When there are as many, there may be more.
 
         Raises:
             ConnectionClosed: the engine failed, or the peer has it send without end, and the connection is over; the
                 peer is told by the next call.
         """
         found = self._poll(now)
-        if self._ends and self._core.state == "connected":
+        if len(found) < BURST and self._ends and self._core.state == "connected":
             for stream_id in self._ends.due(now):
                 self._send(stream_id, b"", True)
             found += self._poll(now)
@@ -407,10 +422,8 @@ class Engine:
 
     def _poll(self, now: float) -> list[tuple[bytes, Address]]:
         found: list[tuple[bytes, Address]] = []
-        poll = self._core.poll_transmit
         try:
-            while len(found) < MAX_BURST and (transmit := poll(now)) is not None:
-                found.append(transmit[:2])
+            found.extend(map(_DATA_AND_ADDRESS, islice(iter(partial(self._core.poll_transmit, now), None), BURST)))
         except RuntimeError:
             pass  # what an unproved address may still be sent has no room for a packet: more comes when it has spoken
         except ValueError as exc:
@@ -553,6 +566,12 @@ class Engine:
         """Bytes of a stream that were never sent yet."""
         size: int = self._core.get_send_buffer_size(stream_id)
         return size
+
+    @property
+    def settled(self) -> bool:
+        """Whether the peer has all that it was sent, or is to be."""
+        core = self._core
+        return not (self._ends or core.get_send_buffer_size() or core.bytes_in_flight)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Send no more on a stream, and say so."""

@@ -5,8 +5,8 @@ streams. So data is taken freely only while applications have less than :data:`R
 connection; above, it stays in the engine, whose windows bound it, until somebody reads. That holds a slow reader's peer
 back, as it should, and with it all other streams, which must not be: so every now and then, from half a second to
 :data:`MAX_HOLD` seconds apart, everything that waits is taken all the same, at the price of one window of the slow
-stream. What nobody reads for minutes, under pressure, comes to :data:`RECEIVE_LIMIT`, and the stream with most of it is
-reset.
+stream. What nobody reads for a minute and a half, under pressure, comes to :data:`RECEIVE_LIMIT`, and the stream with
+most of it is reset.
 
 *Ends of a stream.* QUIC ends the two directions of a stream apart. A reset that arrives ends both here; a reset made
 here sends both frames. A STOP_SENDING that arrives ends only writing, because go sends one with every orderly close.
@@ -28,7 +28,7 @@ from ._engine import Address, Engine
 
 RECEIVE_BUFFER = 2 * 1024 * 1024
 """Bytes that the applications of one connection may leave unread before nothing more is taken."""
-RECEIVE_LIMIT = 16 * 1024 * 1024
+RECEIVE_LIMIT = 24 * 1024 * 1024
 """Bytes unread on one connection at which a stream is given up."""
 MIN_HOLD = 0.5
 """Seconds that nothing more is taken, at first."""

@@ -191,12 +191,10 @@ class UdpSocket:
     def _run_length(datagrams: Sequence[tuple[bytes, Address]], start: int) -> int:
         """How many from ``start`` on can go in one call: to one address, of one size, of which the last may be less."""
         first, address = datagrams[start]
-        size = total = len(first)
-        count = 1
-        for datagram, other in datagrams[start + 1 : start + MAX_SEGMENTS]:
+        size, count = len(first), 1
+        for datagram, other in datagrams[start + 1 : start + min(MAX_SEGMENTS, MAX_BATCH // size)]:
             length = len(datagram)
-            total += length
-            if length > size or total > MAX_BATCH or other != address:
+            if length > size or other != address:
                 break
             count += 1
             if length < size:

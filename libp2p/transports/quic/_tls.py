@@ -81,11 +81,13 @@ class Outside:
         wall_clock: seconds since 1970, for the validity of certificates.
         entropy: so many random bytes, fit for secrets.
         processor: seconds that this thread has kept a processor busy.
+        stopwatch: seconds that have passed; cheap to look at.
     """
 
     wall_clock: Callable[[], float]
     entropy: Callable[[int], bytes]
     processor: Callable[[], float]
+    stopwatch: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ BACKLOG = 128
 
 _SHAPES = (("ip4", "udp", "quic-v1"), ("ip6", "udp", "quic-v1"))
 
-_SYSTEM = Outside(time.time, os.urandom, time.thread_time)
+_SYSTEM = Outside(time.time, os.urandom, time.thread_time, time.perf_counter)
 
 OpenSocket = Callable[[socket.AddressFamily, tuple[str, int]], DatagramSocket]
 

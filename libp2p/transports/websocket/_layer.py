@@ -18,14 +18,17 @@ CLOSED = "this stream is closed"
 class LayerStream(DirectStream):
     """A stream over ``raw``, which it owns. Trio's methods are made of those that never wait."""
 
-    __slots__ = ("_closed", "_raw", "_receiving", "_sending", "kernel")
+    __slots__ = ("_closed", "_raw", "_receiving", "_sending")
 
     def __init__(self, raw: DirectStream) -> None:
-        self.kernel = raw.kernel
         self._raw = raw
         self._closed = False
         self._sending = ConflictGuard("another task is sending on this stream")
         self._receiving = ConflictGuard("another task is receiving from this stream")
+
+    @property
+    def kernel(self) -> bool:
+        return self._raw.kernel
 
     def _check_open(self) -> None:
         if self._closed:

@@ -162,12 +162,14 @@ class WebSocket(Transport):
         return RawConnection(stream=stream, local_addr=_with(raw.local_addr, suffix), remote_addr=addr)
 
     async def _load_masker(self) -> Mask:
-        if self._masker is None:
+        masker = self._masker
+        if masker is None:
             try:
-                self._masker = (await load(_FAST_MASK)).mask
+                masker = (await load(_FAST_MASK)).mask
             except ImportError:
-                self._masker = mask
-        return self._masker
+                masker = mask
+            self._masker = masker
+        return masker
 
     async def _verifier(self) -> ssl.SSLContext:
         if self._client_tls is None:

@@ -23,16 +23,21 @@ Filter = Callable[[bytes, Address, Address], "bytes | None"]
 
 
 class UdpNetwork:
-    """Datagrams arrive at once and in order, unless ``filter`` has something against it.
+    """Datagrams arrive in order, unless ``filter`` has something against it.
 
     Attributes:
-        sent: how many datagrams went out, and their bytes.
+        delay: seconds that they take.
+        datagrams: how many went out.
+        bytes: those of them.
     """
 
     def __init__(self) -> None:
         self.sockets: dict[Address, FakeUdp] = {}
         self.filter: Filter = lambda data, source, target: data
+        self.delay = 0.0
         self.datagrams = self.bytes = 0
+        self._flying: deque[tuple[float, bytes, Address, Address]] = deque()
+        self._departed = trio.Event()
         self._next_port = 40_000
 
     def open(self, family: socket.AddressFamily, bind_to: tuple[str, int]) -> FakeUdp:
@@ -51,8 +56,24 @@ class UdpNetwork:
         self.datagrams += 1
         self.bytes += len(data)
         arriving = self.filter(data, source, target)
-        if arriving is not None and target in self.sockets:
+        if arriving is None:
+            return
+        if self.delay:
+            self._flying.append((trio.current_time() + self.delay, arriving, source, target))
+            self._departed.set()
+        elif target in self.sockets:
             self.sockets[target].arrive(arriving, source)
+
+    async def run(self) -> None:
+        """Let arrive what takes a while."""
+        while True:
+            await self._departed.wait()
+            self._departed = trio.Event()
+            while self._flying:
+                due, data, source, target = self._flying.popleft()
+                await trio.sleep_until(due)
+                if target in self.sockets:
+                    self.sockets[target].arrive(data, source)
 
 
 class FakeUdp:
@@ -143,7 +164,9 @@ class Net:
 async def open_net() -> AsyncIterator[Net]:
     """A network; everything on it ends with the block."""
     async with trio.open_nursery() as nursery:
-        yield Net(UdpNetwork(), nursery)
+        udp = UdpNetwork()
+        nursery.start_soon(udp.run)
+        yield Net(udp, nursery)
         nursery.cancel_scope.cancel()
 
 

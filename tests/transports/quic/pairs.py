@@ -25,7 +25,7 @@ Change = Callable[[bytes, bool], "bytes | None"]
 def outside(seed: int = 1) -> Outside:
     """The world, repeatable as far as the engine lets it be."""
     rng = random.Random(seed)
-    return Outside(lambda: WALL, rng.randbytes, lambda: 0.0)
+    return Outside(lambda: WALL, rng.randbytes, lambda: 0.0, lambda: 0.0)
 
 
 @cache

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import math
 import random
+from functools import partial
 
 import pytest
 import trio
 
+from libp2p.abc import MuxedStream
 from libp2p.addressing import names, parse
 from libp2p.crypto.keys import generate
 from libp2p.errors import ConnectionClosed, PeerIdMismatch, TransportError
 from libp2p.peer_id import PeerId
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
-from libp2p.transports.quic._connection import QuicConnection
+from libp2p.transports.quic._connection import CLOSE_GRACE, QuicConnection
 from libp2p.transports.quic._engine import Address
 from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
@@ -312,6 +315,37 @@ async def test_a_network_that_loses_and_repeats() -> None:
         assert got == sent
 
 
+async def test_a_long_way_that_loses_one_in_a_hundred() -> None:
+    """50 ms there and back: some hundred kilobytes come back whole, soon, and the connection closes in order."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        rng = random.Random(7)
+        net.udp.delay = 0.025
+        net.udp.filter = lambda data, source, target: None if rng.random() < 0.01 else data
+        for _ in range(2):
+            ours, theirs = await connect(alice, listener)
+            started = trio.current_time()
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    for end in (ours, theirs):
+                        await nursery.start(end.run, partial(_start, nursery))
+                    stream = await ours.open_stream()
+                    await stream.send_all(bytes(300_000))
+                    await stream.send_eof()
+                    assert b"".join([chunk async for chunk in stream]) == bytes(300_000)
+                    await ours.aclose()
+            assert trio.current_time() - started < 5
+
+
+def _start(nursery: trio.Nursery, stream: MuxedStream) -> None:
+    nursery.start_soon(_echo_whole, stream)
+
+
+async def _echo_whole(stream: MuxedStream) -> None:
+    await stream.send_all(b"".join([chunk async for chunk in stream]))
+    await stream.aclose()
+
+
 async def test_an_address_that_cannot_be_reached() -> None:
     """The first datagram says so."""
     async with open_net() as net:
@@ -358,6 +392,49 @@ async def test_closing_says_why() -> None:
         await theirs.run(lambda stream: None)
         with pytest.raises(ConnectionClosed):
             await theirs.open_stream()
+
+
+async def test_closing_waits_for_what_was_sent() -> None:
+    """A whole message and its end, of which little had left, because the peer is far away: it arrives whole."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        ours, theirs = await connect(alice, listener)
+        net.udp.delay = 0.05
+        accepted = list[MuxedStream]()
+        await net.nursery.start(theirs.run, accepted.append)
+        await net.nursery.start(ours.run, lambda stream: None)
+        stream, other = await ours.open_stream(), await ours.open_stream()
+        await stream.send_all(bytes(200_000))
+        await stream.send_eof()
+        await stream.aclose()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_write_without_end, other)
+            with trio.fail_after(CLOSE_GRACE):
+                await ours.aclose()
+        await theirs._over.wait()
+        assert b"".join([chunk async for chunk in accepted[0]]) == bytes(200_000)
+
+
+async def _write_without_end(stream: MuxedStream) -> None:
+    with pytest.raises(ConnectionClosed):
+        while True:
+            await stream.send_all(bytes(1000))
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_closing_does_not_wait_for_ever(cancelled: bool) -> None:
+    """Nobody is there any more."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        ours, _ = await connect(alice, listener)
+        await net.nursery.start(ours.run, lambda stream: None)
+        net.udp.filter = lambda data, source, target: None
+        stream = await ours.open_stream()
+        await stream.send_eof(b"hello")
+        with trio.move_on_after(0.1 if cancelled else math.inf), trio.fail_after(1.1 * CLOSE_GRACE):
+            await ours.aclose()
+        assert ours.end is not None
+        assert trio.current_time() <= (0.2 if cancelled else 1.1 * CLOSE_GRACE)
 
 
 async def test_idle_connections_stay() -> None:

@@ -332,7 +332,7 @@ def test_packets_that_take_too_much_work(joined: bool) -> None:
     pair.exchange()
     events(pair.server)
     clock = Clock()
-    pair.server._outside = replace(pair.server._outside, processor=clock)
+    pair.server._outside = replace(pair.server._outside, processor=clock, stopwatch=clock)
     stream_id = pair.client.open_stream()
     pair.client.send(stream_id, bytes(20_000))
     packets = [data for data, _ in pair.client.transmit(pair.now)]

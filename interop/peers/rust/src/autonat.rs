@@ -29,7 +29,10 @@ impl Autonat {
     pub fn on_v1(&mut self, event: OutboundProbeEvent) {
         match event {
             OutboundProbeEvent::Response { peer, address, .. } => {
-                self.learn(peer, json!({"reachable": true, "addr": address.to_string()}));
+                self.learn(
+                    peer,
+                    json!({"reachable": true, "addr": address.to_string()}),
+                );
             }
             OutboundProbeEvent::Error {
                 peer: Some(peer),

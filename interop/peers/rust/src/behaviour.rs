@@ -88,9 +88,7 @@ impl Behaviour {
             autonat_v1: (args.autonat == "v1")
                 .then(|| autonat::Behaviour::new(peer_id, autonat_v1()))
                 .into(),
-            autonat_v2_client: (args.autonat == "v2")
-                .then(autonat_v2_client)
-                .into(),
+            autonat_v2_client: (args.autonat == "v2").then(autonat_v2_client).into(),
             autonat_v2_server: (args.autonat == "v2")
                 .then(autonat::v2::server::Behaviour::default)
                 .into(),

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     args::Args,
-    clients,
+    clients, gossip,
     kad::Query,
     launch,
     node::Handle,
@@ -121,6 +121,8 @@ impl Commands {
             "subscribe" => self.subscribe(args).await?,
             "unsubscribe" => self.unsubscribe(args).await?,
             "publish" => self.publish(args).await?,
+            "publish_many" => self.publish_many(args).await?,
+            "collect" => self.collect(args).await?,
             "autonat" => self.autonat(args).await?,
             "publish_partial" => self.publish_partial(args).await?,
             "rendezvous_register" => self.rendezvous_register(args).await?,
@@ -410,6 +412,19 @@ impl Commands {
         };
         self.node.with(publish).await??;
         Ok(json!({}))
+    }
+
+    async fn publish_many(&self, args: &Arguments) -> Result<Value, String> {
+        let (total, size) = (args.number("total")?, args.number("size")?);
+        gossip::publish_many(&self.node, args.topic()?, total, size as usize).await
+    }
+
+    async fn collect(&self, args: &Arguments) -> Result<Value, String> {
+        let (topic, total) = (args.topic()?.hash(), args.number("total")?);
+        let patience =
+            Duration::from_secs_f64(args.0["patience"].as_f64().ok_or("patience: no number")?);
+        let counts = self.node.with(|node| node.counts.clone()).await?;
+        Ok(counts.collect(&topic, total, patience).await)
     }
 
     async fn publish_partial(&self, args: &Arguments) -> Result<Value, String> {

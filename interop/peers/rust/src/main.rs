@@ -5,6 +5,7 @@ mod autonat;
 mod behaviour;
 mod clients;
 mod commands;
+mod gossip;
 mod kad;
 mod keys;
 mod node;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,6 +28,7 @@ use crate::{
     autonat::Autonat,
     behaviour::{Behaviour, BehaviourEvent},
     clients,
+    gossip::Counts,
     kad::Queries,
     output,
     partial::Eight,
@@ -94,6 +96,7 @@ pub struct Node {
     pub rendezvous: Rendezvous,
     pub autonat: Autonat,
     pub queries: Queries,
+    pub counts: Arc<Counts>,
     partials: HashMap<(gossipsub::TopicHash, Vec<u8>), Eight>,
     connections: HashMap<ConnectionId, PeerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), String>>>,
@@ -123,6 +126,7 @@ impl Node {
             autonat: Autonat::default(),
             partials: HashMap::new(),
             queries: Queries::default(),
+            counts: Arc::default(),
             connections: HashMap::new(),
             dials: HashMap::new(),
             identify_waiters: Vec::new(),
@@ -407,6 +411,11 @@ impl Node {
                 if let Err(error) = event.result {
                     eprintln!("no hole to {}: {error}", event.remote_peer_id);
                 }
+            }
+            BehaviourEvent::Pubsub(gossipsub::Event::Message { message, .. })
+                if output::is_quiet() =>
+            {
+                self.counts.add(message.topic);
             }
             BehaviourEvent::Pubsub(gossipsub::Event::Message { message, .. }) => {
                 output::line(&json!({

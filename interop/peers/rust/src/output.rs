@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Whether connections shall come and go without a word.
+/// Whether no events shall be printed.
 pub fn be_quiet(quiet: bool) {
     QUIET.store(quiet, Relaxed);
 }
@@ -40,8 +40,13 @@ pub fn answer(id: &Value, result: Result<Map<String, Value>, String>) {
     line(&Value::Object(fields));
 }
 
+/// Whether events shall be printed.
+pub fn is_quiet() -> bool {
+    QUIET.load(Relaxed)
+}
+
 pub fn connection_event(name: &str, peer: &impl ToString) {
-    if !QUIET.load(Relaxed) {
+    if !is_quiet() {
         line(&json!({"event": name, "peer": peer.to_string()}));
     }
 }

@@ -47,7 +47,13 @@ fn build(keypair: &Keypair, args: &Args) -> Result<Connections, String> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default());
     match args.transport.as_str() {
         "tcp" => protected(tcp, psk, keypair, security, muxer),
-        "ws" => protected(libp2p_websocket::Config::new(tcp), psk, keypair, security, muxer),
+        "ws" => protected(
+            libp2p_websocket::Config::new(tcp),
+            psk,
+            keypair,
+            security,
+            muxer,
+        ),
         "wss" => {
             let mut websocket = libp2p_websocket::Config::new(tcp);
             websocket.set_tls_config(web_tls(args)?);

@@ -20,6 +20,7 @@ from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, resched
 
 from ..abc import Buffer, Direction, MuxedStream, Opening, ProtocolId
 from ..errors import ConnectionClosed, NegotiationError, RemoteProtocolError, StreamReset
+from .turns import Turns
 
 NEGOTIATION_FAILED = 0x1001
 """Stream error code (specs error-codes)."""
@@ -49,6 +50,11 @@ class StreamOwner(Protocol):
     @property
     def congested(self) -> bool:
         """Whether the connection has too much to send already."""
+        ...
+
+    @property
+    def turns(self) -> Turns:
+        """Where to wait while it has."""
         ...
 
     def consumed(self, stream: MachineStream, size: int) -> None:
@@ -81,14 +87,6 @@ class StreamOwner(Protocol):
 
     def flush_later(self) -> None:
         """Get what is queued on its way, soon."""
-        ...
-
-    async def wait_uncongested(self, sender: object) -> None:
-        """Wait for a turn to send."""
-        ...
-
-    def leave_queue(self, sender: object) -> None:
-        """Let ``sender`` go, if it waits, out of turn."""
         ...
 
     def pass_turn(self) -> None:
@@ -371,7 +369,7 @@ class MachineStream(MuxedStream):
         while True:
             self._check_writable()
             if mux.congested:
-                await mux.wait_uncongested(self)
+                await mux.turns.wait(self)
                 continue
             if credit := mux.machine.send_credit(self.id):
                 return credit
@@ -491,7 +489,7 @@ class MachineStream(MuxedStream):
         """The peer reads no more, and may go on writing."""
         self._stopped = code
         self.credit_arrived()
-        self._mux.leave_queue(self)
+        self._mux.turns.leave(self)
 
     def fail_connection(self, reason: str, code: int, remote: bool) -> None:
         """The connection is gone: what arrived, data and the end of the stream, can still be read."""
@@ -510,4 +508,4 @@ class MachineStream(MuxedStream):
             if task is not None:
                 reschedule(task)
         self._read_task = self._write_task = None
-        self._mux.leave_queue(self)
+        self._mux.turns.leave(self)

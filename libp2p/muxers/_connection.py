@@ -18,7 +18,6 @@ senders queue up in order of arrival until it has. Each wakes the next when it h
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -28,6 +27,7 @@ from .._util.contain import capture
 from .._util.early_ends import EarlyEnds
 from .._util.stream import MachineStream
 from .._util.tick import TickEnd, acquire, release
+from .._util.turns import Turns
 from ..abc import Buffer, Direction, MuxedConnection, MuxedStream, SecureStream
 from ..errors import ConnectionClosed, LimitExceeded, LocalProtocolError, RemoteProtocolError, SecurityError
 from ._machine import (
@@ -87,7 +87,7 @@ class MachineConnection(MuxedConnection):
         self._writer: trio.lowlevel.Task | None = None
         self._paused: trio.lowlevel.Task | None = None
         self._impatient = False
-        self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
+        self.turns: Turns = Turns()
         self._openers: list[trio.lowlevel.Task] = []
         self._early_ends = EarlyEnds()
 
@@ -433,26 +433,10 @@ class MachineConnection(MuxedConnection):
             reschedule(self._writer)
             self._writer = None
 
-    async def wait_uncongested(self, sender: object) -> None:
-        """Wait for a turn to send; whoever had one calls :meth:`pass_turn`. ``sender`` waits once at a time."""
-        self._senders[sender] = current_task()
-
-        def abort(_: RaiseCancelT) -> Abort:
-            del self._senders[sender]
-            return Abort.SUCCEEDED
-
-        await wait_task_rescheduled(abort)
-
-    def leave_queue(self, sender: object) -> None:
-        """Let ``sender`` go, if it waits, out of turn: it has nothing to send any more."""
-        task = self._senders.pop(sender, None)
-        if task is not None:
-            reschedule(task)
-
     def pass_turn(self) -> None:
         """Let the next waiting sender go, unless the kernel is full again."""
-        if self._senders and not self.congested:
-            reschedule(self._senders.popitem(last=False)[1])
+        if self.turns and not self.congested:
+            self.turns.pass_on()
 
     # --- the end
 
@@ -477,7 +461,7 @@ class MachineConnection(MuxedConnection):
             try:
                 with trio.move_on_after(CLOSE_GRACE):
                     while self._started and self.congested and self._end is None:
-                        await self.wait_uncongested(current_task())
+                        await self.turns.wait(current_task())
             finally:
                 self._lose("the connection was closed")
         if self._started:
@@ -495,8 +479,7 @@ class MachineConnection(MuxedConnection):
         for stream in streams:
             stream.fail_connection(reason, code, remote)
         self._wake_openers()
-        while self._senders:
-            reschedule(self._senders.popitem(last=False)[1])
+        self.turns.end()
         self._scope.cancel()
 
     def _lose_by(self, error: ConnectionClosed) -> None:

@@ -200,14 +200,14 @@ async def test_M10_storms_of_everything(muxer, steps, buffer) -> None:
             pairs: list[tuple[_End, _End]] = []
             for what, which, side, size in steps:
                 if what == "open" or not pairs:
-                    pairs.append(await _open(connections, side))
+                    pairs.append(await open_pair(connections, side))
                     continue
                 pair = pairs[which % len(pairs)]
-                await _step(pair[side], what, size)
+                await take_step(pair[side], what, size)
                 for one, other in (pair, pair[::-1]):
                     assert bytes(other.written).startswith(one.read) or other.done
             for pair in pairs:
-                await _finish(pair)
+                await finish(pair)
             await trio.sleep(2)
             for connection in connections:
                 assert connection.end is None
@@ -215,7 +215,7 @@ async def test_M10_storms_of_everything(muxer, steps, buffer) -> None:
                 assert not connection.streams
 
 
-async def _open(connections: tuple[Any, ...], side: int) -> tuple[_End, _End]:
+async def open_pair(connections: tuple[Any, ...], side: int) -> tuple[_End, _End]:
     ours = await connections[side].open_stream()
     await ours.send_all(b"!")
     accepted = connections[1 - side].accepted
@@ -229,7 +229,7 @@ async def _open(connections: tuple[Any, ...], side: int) -> tuple[_End, _End]:
     return _End(ours), _End(theirs)
 
 
-async def _step(end: _End, what: str, size: int) -> None:
+async def take_step(end: _End, what: str, size: int) -> None:
     if what == "write":
         await end.write(size)
     elif what == "read":
@@ -249,7 +249,7 @@ async def _step(end: _End, what: str, size: int) -> None:
                 pass
 
 
-async def _finish(pair: tuple[_End, _End]) -> None:
+async def finish(pair: tuple[_End, _End]) -> None:
     """Read what is left on both sides, and close."""
     for one in pair:
         await one.end_writing()
@@ -279,7 +279,7 @@ async def test_M11_everybody_writes_through_a_pipe_that_is_always_full(muxer) ->
 
     with trio.fail_after(120):
         async with _muxed(muxer, 1024) as connections, trio.open_nursery() as nursery:
-            pairs = [await _open(connections, side % 2) for side in range(6)]
+            pairs = [await open_pair(connections, side % 2) for side in range(6)]
             for number, (one, other) in enumerate(pairs):
                 nursery.start_soon(_write_for_ever, one.stream)
                 nursery.start_soon(_write_for_ever, other.stream)

@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from libp2p.abc import MuxedStream
@@ -22,7 +25,7 @@ from libp2p.testing.rig import StepWatch, rss
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import QuicConnection
 from libp2p.transports.quic._engine import Address, _Bridge
-from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT
+from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
 from libp2p.transports.quic._transport import QuicListener
 from tests.hostile.quic import (
@@ -35,6 +38,7 @@ from tests.hostile.quic import (
     stream_frame,
     varint,
 )
+from tests.hostile.test_muxers import STEPS, finish, open_pair, take_step
 from tests.transports.quic.net import FakeUdp, Net, connect, open_net
 from tests.transports.quic.pairs import make_client
 
@@ -380,3 +384,38 @@ async def test_T6_transport_parameters_that_end_too_early(monkeypatch: pytest.Mo
                 refused += 1
         assert refused >= 10
         await s.ask()
+
+
+# --- streams, as of the muxers
+
+
+@settings(max_examples=20)
+@given(STEPS, st.sampled_from([0.0, 0.02]), st.integers(0, 1000))
+async def test_M10_storms_of_everything(steps: list[tuple[str, int, int, int]], loss: float, seed: int) -> None:
+    """On a network that loses as well: bytes stay in order, the end comes once, nothing waits for ever or is left."""
+    with trio.fail_after(600):
+        async with open_net() as net:
+            listener = await net.listener(await net.node())
+            ends: list[Any] = list(await connect(await net.node(), listener))
+            rng = random.Random(seed)
+            net.udp.delay = 0.001
+            net.udp.filter = lambda data, source, target: None if rng.random() < loss else data
+            for end in ends:
+                end.accepted = []
+                await net.nursery.start(end.run, end.accepted.append)
+            pairs: list[tuple[Any, Any]] = []
+            for what, which, side, size in steps:
+                if what == "open" or not pairs:
+                    pairs.append(await open_pair((ends[0], ends[1]), side))
+                    continue
+                pair = pairs[which % len(pairs)]
+                await take_step(pair[side], what, min(size, 20_000))
+                for one, other in (pair, pair[::-1]):
+                    assert bytes(other.written).startswith(one.read) or other.done
+            for pair in pairs:
+                await finish(pair)
+            await trio.sleep(LINGER + 5)
+            for end in ends:
+                assert end.end is None
+                assert set(end.machine.in_use.values()) == {0}
+                assert not end._streams

@@ -1,4 +1,4 @@
-"""Which test is which case, for what handshakes and transports are judged by: each row has its tests."""
+"""Which test is which case, for what handshakes, muxers and transports are judged by: each row has its tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,30 @@ from pathlib import Path
 import pytest
 
 ROWS = {
+    "M9 slow readers": {
+        "hostile/test_muxers": [
+            "test_M9_two_hundred_streams_that_nobody_reads",
+            "test_M9_an_mplex_stream_that_nobody_reads_is_given_up",
+        ],
+        "transports/quic/test_machine": [
+            "test_a_slow_reader_holds_its_peer_back",
+            "test_what_nobody_reads_is_given_up_in_the_end",
+        ],
+    },
+    "M10 storms of half-closes and resets": {
+        "hostile/test_muxers": ["test_M10_storms_of_everything"],
+        "hostile/test_quic": ["test_M10_storms_of_everything"],
+    },
+    "M11 everybody writes, nobody reads": {
+        "hostile/test_muxers": [
+            "test_M11_everybody_writes_through_a_pipe_that_is_always_full",
+            "test_M11_close_while_the_peer_reads_nothing",
+        ],
+        "transports/quic/test_endpoint": [
+            "test_a_full_socket_loses_nothing",
+            "test_closing_does_not_wait_for_ever",
+        ],
+    },
     "S1 another peer answers": {
         "hostile/test_security": ["test_S1_another_peer_answers"],
         "hostile/test_tls": ["test_S1_another_peer_answers"],

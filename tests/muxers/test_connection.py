@@ -134,7 +134,7 @@ async def test_the_turn_survives_the_cancellation_of_its_holder() -> None:
         rig.wire.make_room()
         await wait_all_tasks_blocked()
         assert len(done) >= 20
-        assert not rig.conn._senders
+        assert not rig.conn.turns
 
 
 async def test_openers_wait_for_the_backlog_and_may_be_cancelled() -> None:

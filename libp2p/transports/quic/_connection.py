@@ -7,17 +7,17 @@ waits for an answer, whichever comes first.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 from multiaddr import Multiaddr
-from trio.lowlevel import Abort, RaiseCancelT, checkpoint, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import checkpoint
 
 from ..._util.early_ends import EarlyEnds
 from ..._util.stream import MachineStream
 from ..._util.tick import TickEnd, acquire, release
+from ..._util.turns import Turns
 from ...abc import Buffer, Direction, MuxedStream, SecureMuxedConnection
 from ...crypto.keys import PublicKey
 from ...errors import ConnectionClosed, RemoteProtocolError
@@ -50,6 +50,7 @@ class QuicConnection(SecureMuxedConnection):
 
     Attributes:
         machine: its streams.
+        turns: tasks that wait to send.
     """
 
     remote_peer: PeerId
@@ -80,7 +81,7 @@ class QuicConnection(SecureMuxedConnection):
         self._error: Exception | None = None
         self._over = trio.Event()
         self._ready = trio.Event()
-        self._senders: OrderedDict[object, trio.lowlevel.Task] = OrderedDict()
+        self.turns: Turns = Turns()
         self._openers = trio.lowlevel.ParkingLot()
         self._closing = False
         self._settling = trio.lowlevel.ParkingLot()
@@ -143,11 +144,16 @@ class QuicConnection(SecureMuxedConnection):
 
     def advance(self) -> None:
         """Act on what has happened, and send what follows from it."""
-        if self.machine.engine.repeats:
+        engine = self.machine.engine
+        all_sent = engine.repeats and not engine.waiting
+        if engine.repeats:
             self._endpoint.transmit(self)
         if not self._ready.is_set() or self._started or self._end is not None:
             self._dispatch(self.machine.events(trio.current_time()))
-        self.flush()
+        if all_sent:  # each look uses up what pacing allows, and then asks for another one
+            self._after_transmit()
+        else:
+            self.flush()
 
     def handle_timeout(self, now: float) -> None:
         """Time has come."""
@@ -336,26 +342,10 @@ class QuicConnection(SecureMuxedConnection):
         self._settling.unpark_all()
         self._endpoint.schedule(self)
 
-    async def wait_uncongested(self, sender: object) -> None:
-        """Wait for a turn to send; whoever had one calls :meth:`pass_turn`."""
-        self._senders[sender] = current_task()
-
-        def abort(_: RaiseCancelT) -> Abort:
-            del self._senders[sender]
-            return Abort.SUCCEEDED
-
-        await wait_task_rescheduled(abort)
-
-    def leave_queue(self, sender: object) -> None:
-        """Let ``sender`` go, if it waits, out of turn."""
-        task = self._senders.pop(sender, None)
-        if task is not None:
-            reschedule(task)
-
     def pass_turn(self) -> None:
         """Let the next waiting sender go, unless too much waits to be sent."""
-        if self._senders and not self.congested:
-            reschedule(self._senders.popitem(last=False)[1])
+        if self.turns and not self.congested:
+            self.turns.pass_on()
 
     # --- the end
 
@@ -391,8 +381,7 @@ class QuicConnection(SecureMuxedConnection):
         for stream in streams:
             stream.fail_connection(ended.reason, ended.code, ended.remote)
         self._openers.unpark_all()
-        while self._senders:
-            reschedule(self._senders.popitem(last=False)[1])
+        self.turns.end()
         self._over.set()
         self._ready.set()
         self.flush()

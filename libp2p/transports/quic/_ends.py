@@ -34,6 +34,10 @@ class LateEnds:
 
     Args:
         core: the connection in qh3.
+
+    Attributes:
+        overdue: whether an end waits for longer than :data:`PATIENCE`.
+        asked: whether :meth:`due` has just asked the peer for an acknowledgement.
     """
 
     def __init__(self, core: Any) -> None:
@@ -41,6 +45,7 @@ class LateEnds:
         self._waiting: dict[int, _Waiting] = {}
         self._repaired = 0
         self.overdue: bool = False
+        self.asked: bool = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -55,8 +60,9 @@ class LateEnds:
         self.overdue = self.overdue and bool(self._waiting)
 
     def due(self, now: float) -> list[int]:
-        """Streams that may end now, each once. Something may have to be sent afterwards."""
+        """Streams that may end now, each once. Something is to be sent afterwards, for them or when :attr:`asked`."""
         core = self._core
+        self.asked = False
         losses: int = core.loss_total
         if losses != self._repaired and self._nothing_waits(now):
             self._repaired = losses
@@ -76,7 +82,6 @@ class LateEnds:
 
     def _compare(self, first: int, last: int, losses: int, repaired: bool) -> list[int]:
         found: list[int] = []
-        asked = False
         for stream_id, end in self._waiting.items():
             if end.mark is not None and end.mark[1] != losses:
                 end.mark = None
@@ -84,9 +89,9 @@ class LateEnds:
                 found.append(stream_id)
             elif end.mark is None and repaired:
                 end.mark = (last, losses)
-                if not asked:
+                if not self.asked:
                     self._core.send_ping(0)  # two packets are acknowledged at once, one may wait
-                    asked = True
+                    self.asked = True
         return found
 
     def _nothing_waits(self, now: float) -> bool:

@@ -403,9 +403,11 @@ class Engine:
         """
         found = self._poll(now)
         if len(found) < BURST and self._ends and self._core.state == "connected":
-            for stream_id in self._ends.due(now):
+            due = self._ends.due(now)
+            for stream_id in due:
                 self._send(stream_id, b"", True)
-            found += self._poll(now)
+            if due or self._ends.asked:  # each look uses up what pacing allows, and then asks for another one
+                found += self._poll(now)
         self._in_flight = self._core.bytes_in_flight
         self._widest = max(self._widest, self._core.congestion_window)
         if self._in_flight > self._widest + UNANSWERED:

@@ -17,7 +17,7 @@ from libp2p.errors import ConnectionClosed, PeerIdMismatch, TransportError
 from libp2p.peer_id import PeerId
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import CLOSE_GRACE, QuicConnection
-from libp2p.transports.quic._engine import Address
+from libp2p.transports.quic._engine import Address, Engine
 from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
 from libp2p.transports.quic._transport import BACKLOG, QuicTransport
@@ -435,6 +435,32 @@ async def test_closing_does_not_wait_for_ever(cancelled: bool) -> None:
             await ours.aclose()
         assert ours.end is not None
         assert trio.current_time() <= (0.2 if cancelled else 1.1 * CLOSE_GRACE)
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_waiting_for_a_peer_costs_nothing(monkeypatch: pytest.MonkeyPatch, end: bool) -> None:
+    """Something is lost, an end waits, nobody answers: the timers of loss come, and no others."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        ours, _ = await connect(alice, listener)
+        await net.nursery.start(ours.run, lambda stream: None)
+        net.udp.filter = lambda data, source, target: None
+        stream = await ours.open_stream()
+        await stream.send_all(b"hello")
+        if end:
+            await stream.send_eof()
+        looks = 0
+        transmit = Engine.transmit
+
+        def count(engine: Engine, now: float) -> list[tuple[bytes, Address]]:
+            nonlocal looks
+            looks += 1
+            return transmit(engine, now)
+
+        monkeypatch.setattr(Engine, "transmit", count)
+        await trio.sleep(5)
+        assert ours.machine.engine.repeats
+        assert looks < 50
 
 
 async def test_idle_connections_stay() -> None:

@@ -28,7 +28,7 @@ PROTOCOL = "/interop/kad/1.0.0"
 BIG = 8 * 1024
 """Bytes of the big value: with it a message is just below what rust reads."""
 AT_ONCE = 4
-"""Operations in the network of all kinds."""
+"""Nodes that start, and operations, in the network of all kinds."""
 TARGET = b"/ipfs/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
 """Of names."""
 SETTLED = 60.0
@@ -364,7 +364,7 @@ async def mixed_network(kinds: Sequence[str], size: int) -> AsyncIterator[Mixed]
     """``size`` nodes of all kinds in turn, the last of each kind a client. Each knows the first, and the one before."""
     roles = [SERVER if number < size - len(kinds) else CLIENT for number in range(size)]
     nodes: dict[int, Anybody] = {}
-    finished = trio.Event()
+    finished, at_once = trio.Event(), trio.CapacityLimiter(AT_ONCE)
 
     async def keep(number: int, task_status: trio.TaskStatus[None]) -> None:
         kind, role = kinds[number % len(kinds)], roles[number]
@@ -379,24 +379,32 @@ async def mixed_network(kinds: Sequence[str], size: int) -> AsyncIterator[Mixed]
                 task_status.started()
                 await finished.wait()
 
+    async def start(number: int) -> None:
+        async with at_once:
+            await holding.start(keep, number)
+
+    async def look_around(node: Anybody) -> None:
+        await node("dht_closest", key=text(bytes(libp2p.PeerId.parse(node.peer_id))))
+
     async def join(number: int, node: Anybody) -> None:
-        own = text(bytes(libp2p.PeerId.parse(node.peer_id)))
-        for known in dict.fromkeys([0, number - 1]):
-            await node("dial", addr=nodes[known].addr)
         while len((await node("dht_table"))["peers"]) < min(3, size - len(kinds) - 1):
+            with suppress(PeerFailed):  # go says so while it knows nobody, rust while the port it dials from is taken
+                for known in dict.fromkeys([0, number - 1]):
+                    await node("dial", addr=nodes[known].addr)
+                await look_around(node)
             await trio.sleep(0.1)
-            with suppress(PeerFailed):  # go says so while it knows nobody
-                await node("dht_closest", key=own)
 
     async with trio.open_nursery() as holding:
         async with trio.open_nursery() as starting:
             for number in range(size):
-                starting.start_soon(holding.start, keep, number)
+                starting.start_soon(start, number)
         with trio.fail_after(SETTLED):
-            for _ in range(2):  # who came early knows those who came late the second time
-                async with trio.open_nursery() as joining:
-                    for number in range(1, size):
-                        joining.start_soon(join, number, nodes[number])
+            async with trio.open_nursery() as joining:
+                for number in range(1, size):
+                    joining.start_soon(join, number, nodes[number])
+            async with trio.open_nursery() as joining:  # who came early now meets those who came late
+                for node in nodes.values():
+                    joining.start_soon(look_around, node)
         servers = {
             kind: [nodes[number] for number in range(at, size, len(kinds)) if roles[number] == SERVER]
             for at, kind in enumerate(kinds)

@@ -10,7 +10,7 @@ import base64
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -23,7 +23,7 @@ from .conftest import Features, get_features
 from .harness import resp
 from .harness.kad import GREETING, content, name
 from .harness.local import program, result_of
-from .peer import Peer, start_peer
+from .peer import Peer, PeerFailed, start_peer
 
 OURS = "ours"
 AGAIN = 0.2
@@ -133,8 +133,10 @@ class Them(Party):
 
     async def _join(self, trial: Trial, peer: Peer) -> None:
         """Connect, and wait until the bootstrap node is in the table."""
-        await peer("dial", addr=await resp.fetch(trial.redis, trial.leaves("bootstrap_addr")))
+        addr = await resp.fetch(trial.redis, trial.leaves("bootstrap_addr"))
         while not (await peer("dht_table"))["peers"]:
+            with suppress(PeerFailed):  # rust dials from the port it listens on, which is not always free at once
+                await peer("dial", addr=addr)
             await trio.sleep(AGAIN)
 
 

@@ -22,6 +22,10 @@ _DARK = 10.0
 """Seconds that sybils have for themselves before an attack at dawn."""
 _CENSORED = 10
 """Of so many messages, one at least is of the node that is to be censored."""
+_SHARED = 2
+"""Addresses that all sybils have together in an attack by colocation."""
+_CROWD = 3
+"""They dial so many times as often there, so that more of them come from an address than scores let pass (P6)."""
 _SETTLE = 10.0
 """Seconds for the last messages to arrive, or to be asked for."""
 
@@ -47,7 +51,7 @@ class Attack(enum.Enum):
     DAWN = "attack at dawn"
     """They are connected to each other first, and to the honest when these start, publishing at once."""
     COLOCATION = "colocation"
-    """They connect to everybody from few addresses."""
+    """They connect to everybody, more often than else, from two addresses."""
 
 
 def scores_for(rate: float) -> PeerScoreConfig:
@@ -164,7 +168,7 @@ class _Run:
         for second in range(round(end + _SETTLE - start) + 1):
             simulation.at(max(simulation.now, start + second), self._look_at_meshes)
         for sybil in sybils:
-            simulation.connect_at_random([sybil], self._victims(), dials=self.scenario.sybil_dials)
+            simulation.connect_at_random([sybil], self._victims(), dials=self._sybil_dials())
             if attack is Attack.CENSOR:
                 simulation.connect(sybil, self.honest[0])
         simulation.run(until=end + _SETTLE)
@@ -185,6 +189,10 @@ class _Run:
     def _sybils(self) -> list[Node]:
         return [self._sybil(number) for number in range(round(self.scenario.honest * self.scenario.sybils))]
 
+    def _sybil_dials(self) -> int:
+        times = _CROWD if self.scenario.attack is Attack.COLOCATION else 1
+        return times * self.scenario.sybil_dials
+
     def _publish(self) -> None:
         self.published += 1
         turn = self.published % min(self.scenario.publishers, len(self.honest))
@@ -200,12 +208,12 @@ class _Run:
         return self.honest
 
     def _sybil(self, number: int) -> Node:
-        few = self.scenario.attack is Attack.COLOCATION
+        shared = self.scenario.attack is Attack.COLOCATION
         config = GossipsubConfig(degree=100, degree_low=100, degree_high=1000, flood_publish=False)
         return self.simulation.add_node(
             TOPIC,
             router=lambda rng: Gossipsub(rng, config),
-            address=f"11.0.0.{number % 20}" if few else None,
+            address=f"11.0.0.{number % _SHARED}" if shared else None,
             honest=False,
             forwards=self._forwards,
         )

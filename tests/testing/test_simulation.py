@@ -166,6 +166,18 @@ def test_g8_attacks(attack: Attack) -> None:
     assert "during the attack" in str(done)
 
 
+def test_g8_sybils_from_few_addresses_get_into_few_meshes() -> None:
+    """P6 counts those that come from an address, at once; alone, each of them is as good as any newcomer."""
+    colocated, spread = [
+        run_attack(
+            Scenario(attack=attack, honest=30, dials=6, sybil_dials=10, publishers=5, onset=12.0, duration=10.0), seed=1
+        )
+        for attack in (Attack.COLOCATION, Attack.ECLIPSE_ALL)
+    ]
+    assert min(colocated.mesh) > 0.8
+    assert min(spread.mesh) < 0.7
+
+
 def test_g9_scores_of_attacked_networks_are_safe() -> None:
     for rate in (0.1, 1.0, 10.0, 1000.0):
         GossipsubConfig(score=scores_for(rate))

@@ -196,10 +196,11 @@ pub fn features() -> Value {
         "relay": RELAYS,
         "rendezvous": RENDEZVOUS[..2],
         "autonat": AUTONATS[..2],
-        "mdns": MDNS[..2],
+        "mdns": MDNS[..1],
         "unsupported": {
             "plaintext+rsa": plaintext_limit,
             "plaintext+ecdsa": plaintext_limit,
+            "ipv6": "libp2p-mdns answers over IPv6 with its link-local address, and only at times with others",
         },
     })
 }

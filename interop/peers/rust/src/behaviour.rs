@@ -103,7 +103,7 @@ fn autonat_v1() -> autonat::Config {
     autonat::Config {
         boot_delay: AUTONAT_INTERVAL,
         retry_interval: AUTONAT_INTERVAL,
-        throttle_server_period: Duration::ZERO,
+        throttle_server_period: AUTONAT_INTERVAL,
         only_global_ips: false,
         ..Default::default()
     }

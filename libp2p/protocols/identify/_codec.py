@@ -42,8 +42,9 @@ OBSERVED_ROOM = 256
 
 _PUBLIC_KEY, _LISTEN_ADDR, _PROTOCOL, _OBSERVED_ADDR, _PROTOCOL_VERSION, _AGENT_VERSION, _RECORD = 1, 2, 3, 4, 5, 6, 8
 _SINGLE = frozenset((_PUBLIC_KEY, _OBSERVED_ADDR, _PROTOCOL_VERSION, _AGENT_VERSION, _RECORD))
-_MAX_FIELDS = MAX_RECEIVED // 2
-"""Fields of a message: as many as its bytes can hold."""
+MAX_FIELDS = 1024
+"""Most fields of an answer, all its messages together: what is kept, and half as much again. An answer of fields of two
+bytes would hold 40,960, which take a fifth of a second to read."""
 
 # Addresses that are sent whatever else there is; the others give way to protocols.
 _FIRST_ADDRS = 8
@@ -81,7 +82,7 @@ def decode(parts: Sequence[bytes]) -> IdentifyInfo:
     protocol ids that cannot be read, or are repeated, are left out.
 
     Raises:
-        DecodeError: one of them is no identify message, or there are too many.
+        DecodeError: one of them is no identify message, or there are too many, or too many fields in them.
     """
     if len(parts) > MAX_PARTS:
         raise DecodeError(f"an identify answer of more than {MAX_PARTS} messages")
@@ -89,8 +90,10 @@ def decode(parts: Sequence[bytes]) -> IdentifyInfo:
     listen_addrs: list[bytes] = []
     protocols: list[bytes] = []
     lists = {_LISTEN_ADDR: listen_addrs, _PROTOCOL: protocols}
+    room = MAX_FIELDS
     for part in parts:
-        for field in proto.read(part, _MAX_FIELDS):
+        for field in proto.read(part, room):
+            room -= 1
             if field.number in lists:
                 lists[field.number].append(field.as_bytes())
             elif field.number in _SINGLE:

@@ -16,6 +16,7 @@ from libp2p.protocols.identify import IdentifyInfo
 from libp2p.protocols.identify._addresses import believable, without_loopback
 from libp2p.protocols.identify._codec import (
     MAX_ADDRS,
+    MAX_FIELDS,
     MAX_PARTS,
     MAX_PROTOCOLS,
     MAX_SENT,
@@ -145,11 +146,20 @@ def test_generated_code_agrees() -> None:
 
 
 def test_case_i1_only_so_many_are_kept() -> None:
-    message = b"".join(field(2, addr.to_bytes()) for addr in many_addrs(2_000))
-    message += b"".join(field(3, f"/p/{n}".encode()) for n in range(2_000))
+    message = b"".join(field(2, addr.to_bytes()) for addr in many_addrs(600))
+    message += b"".join(field(3, f"/p/{n}".encode()) for n in range(200))
     info = decode([message])
     assert info.listen_addrs == tuple(many_addrs(MAX_ADDRS))
     assert info.protocols == tuple(f"/p/{n}" for n in range(MAX_PROTOCOLS))
+
+
+@pytest.mark.parametrize("number", [2, 3, 15], ids=["addresses", "protocols", "unknown"])
+def test_case_i1_the_fields_of_all_messages_together_are_bounded(number: int) -> None:
+    """Two bytes make a field: the longest answer would hold 40,960, and hold up the node while they are read."""
+    half = field(number, b"") * (MAX_FIELDS // 2)
+    decode([half, half])
+    with pytest.raises(DecodeError, match="too many fields"):
+        decode([half, half, field(number, b"")])
 
 
 def test_i8_what_is_sent_fits_into_4096_bytes() -> None:

@@ -14,10 +14,14 @@ from trio.abc import Stream as ByteStream
 
 from ..abc import DirectStream
 from ..errors import SecurityError
-from ._record_stream import RecordStream
+from ._record_stream import CHECKPOINT_EVERY, RecordStream
 
 RECEIVE_SIZE = 1024 * 1024
 """Bytes asked of the socket at a time; 256 KiB cost a sixth more than 1 MiB, and 16 KiB two to three times as much."""
+FIRST_RECEIVE_SIZE = 64 * 1024
+"""What a stream begins with, doubling it whenever it was filled."""
+MANY_RECORDS = 2048
+"""Records at a time from which on a stream begins anew: a mebibyte of tiny ones would hold up everybody for 100 ms."""
 PLAIN_RECEIVE_SIZE = 256 * 1024
 """The same of a stream that makes a new ``bytes`` of this size each time."""
 
@@ -30,7 +34,7 @@ class SealedStream(RecordStream):
         initial: what came with the last handshake message.
     """
 
-    __slots__ = ("_broken", "_buffer", "_early", "_ended", "_left")
+    __slots__ = ("_broken", "_buffer", "_early", "_ended", "_left", "_opened", "_size")
 
     def __init__(self, raw: ByteStream, buffer: memoryview, initial: bytes) -> None:
         super().__init__(raw)
@@ -39,12 +43,17 @@ class SealedStream(RecordStream):
         self._early = bool(initial)
         self._ended = False
         self._broken = ""
+        self._opened = 0
+        self._size = FIRST_RECEIVE_SIZE
 
     # --- what a kind of records adds
 
     @abstractmethod
     def _open(self, buffer: memoryview, end: int) -> Sequence[bytes]:
-        """Decrypt every whole record in ``buffer[:end]``; keep what is left in ``_left``, and note an ``_ended``."""
+        """Decrypt every whole record in ``buffer[:end]``.
+
+        Keep what is left in ``_left``, note how many there were in ``_opened``, and the end in ``_ended``.
+        """
 
     @abstractmethod
     def _check_end(self) -> None:
@@ -75,13 +84,19 @@ class SealedStream(RecordStream):
         buffer = self._buffer
         while True:
             have = len(self._left)
-            received = await self._receive_into(direct, buffer[have : have + RECEIVE_SIZE])
+            received = await self._receive_into(direct, buffer[have : have + self._size])
             if not received:
                 self._check_end()
                 return ()
             if have:
                 buffer[:have] = self._left
-            if (chunks := self._open(buffer, have + received)) or self._ended:
+            chunks = self._open(buffer, have + received)
+            if self._opened >= MANY_RECORDS:
+                self._size = FIRST_RECEIVE_SIZE
+                self._turns = CHECKPOINT_EVERY
+            elif received == self._size < RECEIVE_SIZE:
+                self._size *= 2
+            if chunks or self._ended:
                 return chunks
 
     async def _receive_plain(self) -> Sequence[bytes]:

@@ -84,7 +84,8 @@ class NoiseStream(SealedStream):
         except (InvalidTag, ValueError):
             raise SecurityError("a record does not authenticate", stage="record") from None
         self._left = bytes(buffer[start:end]) if start < end else b""
-        self._count_empty(nonce - self._nonce_in, chunks)
+        self._opened = nonce - self._nonce_in
+        self._count_empty(self._opened, chunks)
         self._nonce_in = nonce
         return chunks
 

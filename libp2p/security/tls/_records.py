@@ -149,9 +149,10 @@ class Incoming:
     Attributes:
         ended: it said farewell. What comes behind that does not count.
         asked: it asked for a new key of ours. Whoever answers clears it.
+        opened: how many records there were in the last call of :meth:`open`.
     """
 
-    __slots__ = ("_from_server", "_key", "_message", "_silent", "asked", "ended")
+    __slots__ = ("_from_server", "_key", "_message", "_silent", "asked", "ended", "opened")
 
     def __init__(self, key: TrafficKey, *, from_server: bool) -> None:
         self._key = key
@@ -160,6 +161,7 @@ class Incoming:
         self._silent = 0
         self.asked = False
         self.ended = False
+        self.opened = 0
 
     def open(self, buffer: memoryview, end: int, target: memoryview) -> tuple[list[bytes], int]:
         """Decrypt every whole record in ``buffer[:end]``, by way of ``target``.
@@ -174,7 +176,7 @@ class Incoming:
             SecurityError: the peer broke the rules, or somebody else did, or it said why it is leaving.
         """
         chunks: list[bytes] = []
-        start = filled = 0
+        start = filled = opened = 0
         while end - start >= HEADER_SIZE and not self.ended:
             kind, size = buffer[start], buffer[start + 3] << 8 | buffer[start + 4]
             if kind != APPLICATION_DATA or not TAG_SIZE < size <= MAX_CIPHERTEXT:
@@ -188,6 +190,7 @@ class Incoming:
             inner = target[filled : filled + size - TAG_SIZE]
             self._key.open(buffer[start:stop], inner)
             start = stop
+            opened += 1
             data = size - TAG_SIZE - 1
             if inner[data] == APPLICATION_DATA and 0 < data <= MAX_PLAINTEXT and not self._message:
                 self._silent = 0
@@ -196,6 +199,7 @@ class Incoming:
                 filled += self._take(bytes(inner))
         if filled:
             chunks.append(bytes(target[:filled]))
+        self.opened = opened
         return chunks, start
 
     def _take(self, inner: bytes) -> int:

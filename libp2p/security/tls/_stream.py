@@ -77,6 +77,7 @@ class TlsStream(SealedStream):
     def _open(self, buffer: memoryview, end: int) -> Sequence[bytes]:
         chunks, start = self._incoming.open(buffer, end, self._scratch.plain)
         self._left = bytes(buffer[start:end])
+        self._opened = self._incoming.opened
         self._ended = self._incoming.ended
         return chunks
 

@@ -23,7 +23,7 @@ from libp2p.protocols.ping import ping
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
-from libp2p.security.tls._engine import MAX_HANDSHAKE, MAX_RECORDS
+from libp2p.security.tls._engine import MAX_HANDSHAKE, MAX_HANDSHAKE_RECORDS
 from libp2p.security.tls._records import MAX_SILENT, SUITES
 from libp2p.testing import memory_network, open_memory_host, seeded_key
 from libp2p.testing.conformance.stream import receive_all, receive_exactly
@@ -313,7 +313,7 @@ async def test_a_hello_in_crumbs_is_given_up() -> None:
 
     async with met(Direction.INBOUND, act=act) as found:
         assert isinstance(found.error, SecurityError)
-        assert f"longer than {MAX_HANDSHAKE} bytes or {MAX_RECORDS} records" in str(found.error)
+        assert f"longer than {MAX_HANDSHAKE} bytes or {MAX_HANDSHAKE_RECORDS} records" in str(found.error)
 
 
 async def test_T14_the_certificate_is_fresh_and_not_of_the_identity() -> None:

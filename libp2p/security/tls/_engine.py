@@ -39,7 +39,7 @@ NO_MUXER = b"libp2p"
 """The ALPN protocol of a peer that negotiates the muxer later."""
 MAX_HANDSHAKE = 256 * 1024
 """Bytes of a handshake read before giving up; OpenSSL refuses a ClientHello or certificates above 128 KiB."""
-MAX_RECORDS = 256
+MAX_HANDSHAKE_RECORDS = 256
 """Records of a handshake read before giving up, for the same reason: each costs a call of OpenSSL."""
 CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 """The order of the specification of TLS 1.3 and of go; the first is also the fastest."""
@@ -155,8 +155,10 @@ async def _finish(connection: SSL.Connection, stream: ByteStream, initial: bytes
             if not data:
                 raise SecurityError("the peer closed the connection during the handshake")
             received += len(data)
-        if received > MAX_HANDSHAKE or records.count > MAX_RECORDS:
-            raise SecurityError(f"the peer's handshake is longer than {MAX_HANDSHAKE} bytes or {MAX_RECORDS} records")
+        if received > MAX_HANDSHAKE or records.count > MAX_HANDSHAKE_RECORDS:
+            raise SecurityError(
+                f"the peer's handshake is longer than {MAX_HANDSHAKE} bytes or {MAX_HANDSHAKE_RECORDS} records"
+            )
         record, data = records.split(data)
         connection.bio_write(record)
     return data

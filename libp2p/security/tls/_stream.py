@@ -143,6 +143,6 @@ class TlsStream(SealedStream):
                 self._send_now(farewell)
             else:
                 with trio.move_on_after(CLOSE_GRACE):
-                    await self._raw.send_all(farewell)
+                    await self._raw.send_all(bytes(farewell))  # the buffer is everybody's
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

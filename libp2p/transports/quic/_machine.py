@@ -44,6 +44,8 @@ MAX_KEEP_ALIVE = 15.0
 """Seconds of silence after which the peer is asked for a sign of life (go)."""
 KEEP_ALIVE_SHARE = 0.45
 """And no more than this part of the shorter idle timeout: rust gives up after 10 s."""
+MIN_KEEP_ALIVE = 1.0
+"""And no less than this, whatever the peer says: it could have a ping sent every half of a millisecond."""
 LINGER = 5.0
 """Seconds that what arrives on a closed stream is discarded before the peer is asked to stop."""
 LINGER_BYTES = 16 * 1024
@@ -271,7 +273,7 @@ class QuicMachine:
                 found.append(CidRetired(cid))
             case ("handshake_complete",):
                 timeout = self.engine.idle_timeout
-                self._keep_alive = min(MAX_KEEP_ALIVE, KEEP_ALIVE_SHARE * timeout)
+                self._keep_alive = max(MIN_KEEP_ALIVE, min(MAX_KEEP_ALIVE, KEEP_ALIVE_SHARE * timeout))
                 found.append(Ready())
             case ("handshake_failed", int(code), str(reason)):
                 self._end(found, Ended(f"the handshake failed: {reason}", code))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from libp2p.transports.quic._engine import EngineConfig
+from libp2p.transports.quic._engine import EngineConfig, _Bridge
 from libp2p.transports.quic._machine import (
     CONNECTION_SEND_BUFFER,
     HANDSHAKE_TIMEOUT,
@@ -330,6 +332,29 @@ def test_keep_alive(theirs: float) -> None:
         machines.client.handle_timeout(machines.now)
         machines.exchange(5)
     assert not machines.client.ended
+
+
+def test_a_peer_that_gives_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case T6: an idle timeout of a millisecond does not have us send two thousand pings a second."""
+    whole = _Bridge.serialize_transport_parameters
+
+    def said(bridge: _Bridge) -> bytes:
+        if bridge.configuration.is_client:
+            bridge._engine_config = replace(bridge._engine_config, idle_timeout=0.001)
+        return whole(bridge)
+
+    monkeypatch.setattr(_Bridge, "serialize_transport_parameters", said)
+    machines = make_machines()
+    server, now = machines.server, machines.now
+    assert server.engine.idle_timeout == 0.001
+    sent = 0
+    while (due := server.next_timeout()) is not None:
+        now = max(now, due)
+        server.handle_timeout(now)
+        server.events(now)
+        sent += len(server.transmit(now))
+    assert server.ended
+    assert sent <= 2
 
 
 def test_idle_timeout() -> None:

@@ -207,7 +207,8 @@ class Endpoint:
         now = trio.current_time()
         verdict = self._admission.judge(header, len(data), remote, self._outside.entropy(CID_SIZE), now)
         if isinstance(verdict, Answer):
-            self._send([(verdict.packet, remote)])
+            if not self._unsent:  # strangers do not wait for room: what is lost they ask for again
+                self._send([(verdict.packet, remote)])
         elif isinstance(verdict, Begin):
             connection = self._begin(remote, Direction.INBOUND, start=verdict.start)
             self._handshakes[connection] = verdict.ticket

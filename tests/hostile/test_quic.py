@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from libp2p.abc import MuxedStream
-from libp2p.errors import ConnectionClosed, RemoteProtocolError, TransportError
+from libp2p.errors import ConnectionClosed, RemoteProtocolError, StreamReset, TransportError
 from libp2p.testing.rig import StepWatch, rss
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import QuicConnection
-from libp2p.transports.quic._engine import Address, _Bridge
-from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER
+from libp2p.transports.quic._engine import BURST, EXCESSIVE_WORK, Address, _Bridge
+from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER, MAX_RESETS
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
 from libp2p.transports.quic._transport import QuicListener
 from tests.hostile.quic import (
@@ -222,6 +222,22 @@ async def test_T3_a_flood_of_other_versions() -> None:
         assert s.listener.endpoint._admission.count == 0
 
 
+async def test_T3_answers_to_strangers_do_not_pile_up() -> None:
+    """Not even when nothing can be sent: those of connections wait for room, those to strangers are left out."""
+    async with scene() as s:
+        s.sock.full = True
+        endpoint = s.listener.endpoint
+        hello = make_client().transmit(1.0)[0][0]
+        for number in range(200):
+            source = (f"198.51.{number // 250}.{number % 250}", 5555)
+            s.sock.arrive(hello[:6] + number.to_bytes(8, "big") + hello[14:], source)
+            s.sock.arrive((b"\xc0\x0a\x0a\x0a\x0a\x08" + bytes(9)).ljust(MIN_INITIAL, b"\x00"), source)
+        await wait_all_tasks_blocked()
+        assert endpoint._admission.count == RETRY_ABOVE
+        assert len(endpoint._unsent) <= BURST
+        s.sock.make_room()
+
+
 async def test_T3_resets_that_are_forged() -> None:
     """Who sees a connection's ids, but not its tokens, cannot end it: datagrams that look like stateless resets."""
     async with scene() as s:
@@ -387,6 +403,44 @@ async def test_T6_transport_parameters_that_end_too_early(monkeypatch: pytest.Mo
 
 
 # --- streams, as of the muxers
+
+
+async def test_M6_rapid_reset_ends_the_connection() -> None:
+    """At most 256 handlers live at once, each sees its end, and a thousand resets in ten seconds are enough."""
+    live = most = began = 0
+
+    async def handler(stream: MuxedStream) -> None:
+        nonlocal live, most, began
+        live, began = live + 1, began + 1
+        most = max(most, live)
+        try:
+            while True:
+                await stream.receive_some()
+        except (StreamReset, ConnectionClosed):
+            live -= 1
+
+    async with scene() as s:
+        hostile, connection = await connect(await s.net.node(), s.listener)
+        s.nursery.start_soon(s.run, hostile)
+
+        async def serve() -> None:
+            with pytest.raises(RemoteProtocolError, match="resets too many"):
+                await connection.run(lambda stream: s.nursery.start_soon(handler, stream))
+
+        s.nursery.start_soon(serve)
+        for _ in range(MAX_RESETS // 50 + 5):
+            if hostile.end is not None:
+                break
+            for _ in range(50):
+                stream = await hostile.open_stream()
+                await stream.send_all(b"x")
+                stream.reset(1)
+            await trio.sleep(0.1)
+        assert hostile.end is not None and hostile.end.code == EXCESSIVE_WORK
+        await wait_all_tasks_blocked()
+    assert MAX_RESETS <= began <= MAX_RESETS + 256
+    assert most <= 256
+    assert live == 0
 
 
 @settings(max_examples=20)

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 ROWS = {
+    "M6 rapid resets": {
+        "hostile/test_yamux": ["test_M6_rapid_reset_ends_the_connection", "test_M6_open_end_and_reset"],
+        "hostile/test_muxers": ["test_M6_mplex_rapid_reset_and_empty_messages_cost_the_connection"],
+        "hostile/test_quic": ["test_M6_rapid_reset_ends_the_connection"],
+    },
     "M9 slow readers": {
         "hostile/test_muxers": [
             "test_M9_two_hundred_streams_that_nobody_reads",
@@ -105,6 +110,7 @@ ROWS = {
             "test_T3_a_token_is_good_for_one_address",
             "test_T3_handshakes_that_stop_half_way",
             "test_T3_a_flood_of_other_versions",
+            "test_T3_answers_to_strangers_do_not_pile_up",
             "test_T3_resets_that_are_forged",
         ],
     },

@@ -23,8 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..._util.rate import Budget
 from ...abc import Buffer
-from ._engine import Address, Engine
+from ._engine import EXCESSIVE_WORK, Address, Engine
 
 RECEIVE_BUFFER = 2 * 1024 * 1024
 """Bytes that the applications of one connection may leave unread before nothing more is taken."""
@@ -50,6 +51,11 @@ LINGER = 5.0
 """Seconds that what arrives on a closed stream is discarded before the peer is asked to stop."""
 LINGER_BYTES = 16 * 1024
 """Bytes of it that are."""
+MAX_RESETS = 1000
+"""Streams that the peer may open and reset within :data:`RESET_PERIOD` (rapid reset, CVE-2023-44487), as with the other
+muxers: each costs a handler its beginning, and one that does not look at its stream lives on."""
+RESET_PERIOD = 10.0
+"""Seconds; see :data:`MAX_RESETS`."""
 RESOURCE_LIMIT = 0x1002
 """Stream error code (libp2p connections specification, error codes)."""
 
@@ -172,6 +178,7 @@ class QuicMachine:
         self._peer_bit = 1 if engine.is_client else 0
         self._next_peer_id = self._peer_bit
         self._skipped: set[int] = set()
+        self._resets = Budget(MAX_RESETS / RESET_PERIOD, MAX_RESETS)
         self._started = now
         self._heard = now
         self._hold = 0.0
@@ -240,7 +247,7 @@ class QuicMachine:
             if name == "stream_data":
                 self._on_data(event[1], event[2], event[3], found)
             elif name == "stream_reset":
-                self._on_reset(event[1], event[2], found)
+                self._on_reset(event[1], event[2], now, found)
             elif name == "stop_sending":
                 self._on_stop(event[1], event[2], found)
             elif name == "stream_finished":
@@ -330,8 +337,12 @@ class QuicMachine:
         if fin:
             found.append(Eof(stream_id))
 
-    def _on_reset(self, stream_id: int, code: int, found: list[MachineEvent]) -> None:
+    def _on_reset(self, stream_id: int, code: int, now: float, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
+        if stream_id & 1 == self._peer_bit and not self._resets.charge(now):
+            self._end(found, Ended("the peer opens and resets too many streams", EXCESSIVE_WORK, broken=True))
+            self.close(EXCESSIVE_WORK, "")
+            return
         if state is None or state.peer_finished:
             return  # what has arrived whole stays whole
         state.peer_finished = True

@@ -5,6 +5,7 @@ On the virtual clock, over a network in memory; work and memory are real. An hon
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import Counter
@@ -199,6 +200,47 @@ async def test_T3_handshakes_that_stop_half_way() -> None:
         assert s.listener.endpoint._admission.count == 0
         assert len(s.listener.endpoint._cids) == 1
     assert all(got[source] <= 3 * sent[source] for source in sent)
+
+
+async def test_T3_who_takes_all_places_keeps_nobody_out() -> None:
+    """Six machines show where they are, take every place and finish nothing: whoever comes next gets in."""
+    async with scene() as s:
+        before, answers = s.net.udp.filter, dict[Address, list[bytes]]()
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            if not target[0].startswith("198.51."):
+                return before(data, source, target)
+            answers.setdefault(target, []).append(data)
+            return None
+
+        s.net.udp.filter = note
+
+        async def occupy() -> None:
+            for number in itertools.count():
+                source = (f"198.51.100.{number % 6}", 1000 + number)
+                client = make_client(seed=number)
+                for _ in range(2):  # the second time with a token, if there was a Retry
+                    for data, _ in client.transmit(1.0):
+                        s.sock.arrive(data, source)
+                    await wait_all_tasks_blocked()
+                    client.receive(
+                        [data for data in answers.get(source, ()) if data[0] & 0xF0 == 0xF0],
+                        s.listener.endpoint.address,
+                        1.0,
+                    )
+                if number > 100:
+                    await trio.sleep(0.05)
+
+        s.nursery.start_soon(occupy)
+        while s.listener.endpoint._admission.count < MAX_HANDSHAKES:
+            await trio.sleep(0.01)
+        for _ in range(3):
+            node = await s.net.node()
+            with trio.fail_after(5):
+                ours = await node.transport.dial(s.listener.addresses[0], peer=None)
+                await s.listener.accept()
+            ours.abort()
+            assert s.listener.endpoint._admission.count <= MAX_HANDSHAKES
 
 
 async def test_T3_a_flood_of_other_versions() -> None:

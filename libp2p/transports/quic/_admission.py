@@ -2,7 +2,9 @@
 
 A handshake costs milliseconds and memory, and addresses can be forged. So only so many handshakes run at a time, of
 all strangers and of one neighbourhood; when many run, a stranger must first show that it receives at its address
-(Retry); and beyond that it is not heard at all. What waits for nothing here are packets of connections that exist.
+(Retry); and when there is no room, who has shown it gets the place of the oldest handshake, unless all are young: who
+begins many and finishes none must not keep others out. What waits for nothing here are packets of connections that
+exist.
 
 Pure.
 """
@@ -22,14 +24,29 @@ RETRY_ABOVE = 50
 """Of those, how many without asking for proof of address."""
 HANDSHAKES_PER_GROUP = 16
 """Of those, how many from one IPv4 address or IPv6 /56."""
+YOUNG = 1.0
+"""Seconds in which a handshake keeps its place."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """A place among the handshakes under way."""
+
+    group: bytes
+    began: float
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Begin a connection. Give ``ticket`` back with :meth:`Admission.finished` when its handshake is over."""
+    """Begin a connection. Give ``ticket`` back with :meth:`Admission.finished` when its handshake is over.
+
+    Attributes:
+        victim: whose handshake must be given up for it, and its ticket given back, first; None when there is room.
+    """
 
     start: Start
-    ticket: bytes
+    ticket: Ticket
+    victim: Ticket | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +69,12 @@ class Admission:
     def __init__(self, secret: bytes) -> None:
         self._tokens = Tokens(secret)
         self._groups: dict[bytes, int] = {}
-        self.count = 0
+        self._under_way: dict[Ticket, None] = {}  # the oldest first
+
+    @property
+    def count(self) -> int:
+        """How many handshakes are under way."""
+        return len(self._under_way)
 
     def judge(self, header: Header, size: int, remote: Address, retry_cid: bytes, now: float) -> Verdict:
         """What to do with a packet that belongs to no connection; None to drop it.
@@ -68,7 +90,7 @@ class Admission:
         if header.kind is not PacketKind.INITIAL or len(header.destination_cid) < CID_SIZE:
             return None
         group = ip_group(ip_addr(remote[0], remote[1], "udp"), ip4_bits=32)
-        if self.count >= MAX_HANDSHAKES or self._groups.get(group, 0) >= HANDSHAKES_PER_GROUP:
+        if self._groups.get(group, 0) >= HANDSHAKES_PER_GROUP:
             return None
         start = Start(header.destination_cid, header.destination_cid, False)
         if header.token:
@@ -77,13 +99,17 @@ class Admission:
                 start = Start(header.destination_cid, original, True)
         if self.count >= RETRY_ABOVE and not start.retried:
             return Answer(self._tokens.retry(header, (remote[0], remote[1]), retry_cid, now))
-        self.count += 1
+        victim = next(iter(self._under_way)) if self.count >= MAX_HANDSHAKES else None
+        if victim is not None and victim.began + YOUNG > now:
+            return None
+        ticket = Ticket(group, now)
+        self._under_way[ticket] = None
         self._groups[group] = self._groups.get(group, 0) + 1
-        return Begin(start, group)
+        return Begin(start, ticket, victim)
 
-    def finished(self, ticket: bytes) -> None:
+    def finished(self, ticket: Ticket) -> None:
         """A handshake is over, one way or the other."""
-        self.count -= 1
-        left = self._groups.pop(ticket) - 1
+        del self._under_way[ticket]
+        left = self._groups.pop(ticket.group) - 1
         if left:
-            self._groups[ticket] = left
+            self._groups[ticket.group] = left

@@ -25,7 +25,7 @@ from ...abc import Direction
 from ...addressing import ip_addr
 from ...errors import ConnectionClosed, PeerIdMismatch, SecurityError, TransportError
 from ...peer_id import PeerId
-from ._admission import Admission, Answer, Begin
+from ._admission import Admission, Answer, Begin, Ticket
 from ._connection import QuicConnection
 from ._engine import BURST, Address, Engine, EngineConfig, Start
 from ._machine import QuicMachine
@@ -92,7 +92,7 @@ class Endpoint:
         self._admission = Admission(outside.entropy(32))
         self._by_cid: dict[bytes, QuicConnection] = {}
         self._cids: dict[QuicConnection, set[bytes]] = {}
-        self._handshakes: dict[QuicConnection, bytes] = {}
+        self._handshakes: dict[QuicConnection, Ticket] = {}
         self._dials: dict[QuicConnection, Address] = {}
         self._touched: dict[QuicConnection, None] = {}
         self._crowded = False
@@ -210,10 +210,18 @@ class Endpoint:
             if not self._unsent:  # strangers do not wait for room: what is lost they ask for again
                 self._send([(verdict.packet, remote)])
         elif isinstance(verdict, Begin):
+            if verdict.victim is not None:
+                self._give_up(verdict.victim)
             connection = self._begin(remote, Direction.INBOUND, start=verdict.start)
             self._handshakes[connection] = verdict.ticket
             self.add_cid(verdict.start.cid, connection)
             self._feed(connection, partial(connection.receive, [data], remote))
+
+    def _give_up(self, ticket: Ticket) -> None:
+        """End a handshake, and forget it at once, which makes room: what still comes of it is a stranger's."""
+        connection = next(found for found, held in self._handshakes.items() if held is ticket)
+        connection.abort(REFUSED)
+        self._remove(connection)
 
     # --- connections
 

@@ -207,7 +207,7 @@ def test_streams_that_arrive_out_of_order() -> None:
     server._drop(first)
     server._drop(second)
     server._on_data(first, b"late", False, found)
-    server._on_reset(second, 1, found)
+    server._on_reset(second, 1, machines.now, found)
     server._on_stop(second, 1, found)
     server._drop(second)
     assert found == []

@@ -14,6 +14,7 @@ from libp2p.transports.quic._admission import (
     HANDSHAKES_PER_GROUP,
     MAX_HANDSHAKES,
     RETRY_ABOVE,
+    YOUNG,
     Admission,
     Answer,
     Begin,
@@ -177,7 +178,7 @@ def test_who_is_not_heard() -> None:
 
 
 def test_many_strangers_must_show_where_they_are() -> None:
-    """T3: Retry above 50, silence above 64; and nothing is kept for those who get a Retry."""
+    """T3: Retry above 50, silence above 64 young ones; and nothing is kept for those who get a Retry."""
     admission = Admission(bytes(32))
     tickets = []
     for number in range(RETRY_ABOVE):
@@ -188,19 +189,48 @@ def test_many_strangers_must_show_where_they_are() -> None:
         assert isinstance(judge(admission, INITIAL, number % 1000 + 100), Answer)
     assert admission.count == RETRY_ABOVE
     for number in range(100, 100 + MAX_HANDSHAKES - RETRY_ABOVE):
-        answer = judge(admission, INITIAL, number)
-        assert isinstance(answer, Answer)
-        retry = read_retry(answer.packet)
-        assert retry is not None
-        again = Header(PacketKind.INITIAL, retry.source_cid, b"source", 1200, token=retry.token)
+        again = _with_token(admission, number)
         assert isinstance(judge(admission, again, number + 1), Answer)  # from another address
         verdict = judge(admission, again, number)
         assert isinstance(verdict, Begin) and verdict.start == Start(b"chosen!!", CID, True)
+        assert verdict.victim is None
         tickets.append(verdict.ticket)
-    assert judge(admission, INITIAL, 999) is None
+    assert isinstance(judge(admission, INITIAL, 999), Answer)
+    assert judge(admission, _with_token(admission, 999), 999) is None, "all are young"
     for ticket in tickets:
         admission.finished(ticket)
     assert admission.count == 0 and not admission._groups
+
+
+def _with_token(admission: Admission, number: int) -> Header:
+    """An Initial of somebody who was told to Retry."""
+    answer = judge(admission, INITIAL, number)
+    assert isinstance(answer, Answer)
+    retry = read_retry(answer.packet)
+    assert retry is not None
+    return Header(PacketKind.INITIAL, retry.source_cid, b"source", 1200, token=retry.token)
+
+
+def test_old_handshakes_make_room_for_who_shows_where_he_is() -> None:
+    """T3: the oldest first, each once; who has shown nothing moves nobody."""
+    admission = Admission(bytes(32))
+    tickets = []
+    for number in range(MAX_HANDSHAKES):
+        header = INITIAL if number < RETRY_ABOVE else _with_token(admission, number)
+        verdict = judge(admission, header, number, now=1.0 + number / 1000)
+        assert isinstance(verdict, Begin)
+        tickets.append(verdict.ticket)
+    for victim in tickets[:3]:
+        number = 1000 + len(tickets)
+        later = victim.began + YOUNG
+        assert isinstance(judge(admission, INITIAL, number, now=later), Answer)
+        header = _with_token(admission, number)
+        assert judge(admission, header, number, now=later - 0.001) is None
+        verdict = judge(admission, header, number, now=later)
+        assert isinstance(verdict, Begin) and verdict.victim is victim
+        admission.finished(victim)
+        tickets.append(verdict.ticket)
+        assert admission.count == MAX_HANDSHAKES
 
 
 def test_one_neighbourhood_cannot_take_all() -> None:

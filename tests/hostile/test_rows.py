@@ -117,6 +117,7 @@ ROWS = {
     },
     "T5 many connections end at once": {
         "hostile/test_transport": ["test_T5_many_connections_end_at_once"],
+        "hostile/test_many": ["test_T5_ten_thousand_connections"],
     },
     "T6 frames of QUIC": {
         "hostile/test_quic": [

@@ -288,7 +288,8 @@ async def test_T3_resets_that_are_forged() -> None:
         for sock, cids in ((s.sock, list(s.listener.endpoint._by_cid)), (dialer, [b""])):
             for number in range(1000):
                 cid = cids[number % len(cids)]
-                data = bytes([0x40 | rng.randrange(64)]) + cid + rng.randbytes(rng.randrange(12, 60))
+                token = bytes(16) if number % 5 == 0 else rng.randbytes(16)  # of an end that has told none, perhaps
+                data = bytes([0x40 | rng.randrange(64)]) + cid + rng.randbytes(rng.randrange(60)) + token
                 sock.arrive(data, s.sock.address if sock is dialer else dialer.address)
         await wait_all_tasks_blocked()
         assert s.honest.end is None

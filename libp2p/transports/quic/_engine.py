@@ -82,6 +82,8 @@ WORK_ONCE = 0.6 * WORK_LIMIT
 """What one piece may be charged with: the collector of garbage may have run just then, which is nobody's fault."""
 BURST = 44
 """Datagrams made at a time: as many as the kernel takes in one call."""
+KEY_LIFE = 1 << 22
+"""Packets made with one key; AES-GCM allows twice as many (RFC 9001, section 6.6). The core counts none."""
 UNANSWERED = 64 * 1024
 """Bytes that may be unacknowledged above what congestion control ever allowed: the core answers every PATH_CHALLENGE
 with a packet, and keeps some 300 bytes for each that its peer does not acknowledge."""
@@ -202,7 +204,7 @@ class Engine:
         first = outside.entropy(CID_SIZE)
         self._start = start or Start(first, first, False)
         self.initial_cid: bytes = self._start.cid
-        self._received = self._told = 0
+        self._received = self._told = self._made = 0
         self._work = 0.0
         self.waiting: int = 0
         self._in_flight: int = 0
@@ -408,6 +410,9 @@ class Engine:
                 self._send(stream_id, b"", True)
             if due or self._ends.asked:  # each look uses up what pacing allows, and then asks for another one
                 found += self._poll(now)
+        self._made += len(found)
+        if self._made >= KEY_LIFE:
+            self._change_keys()
         self._in_flight = self._core.bytes_in_flight
         self._widest = max(self._widest, self._core.congestion_window)
         if self._in_flight > self._widest + UNANSWERED:
@@ -421,6 +426,13 @@ class Engine:
         """Whether something was sent again on this connection. From then on :meth:`transmit` before taking events: the
         engine fails when it has prepared a repetition for a stream that an event then ends (qh3 2.1.0)."""
         return self._core.loss_total > 0 or self._core.pto_total > 0
+
+    def _change_keys(self) -> None:
+        try:
+            self._core.request_key_update()
+        except ValueError:
+            return  # the peer has not answered the last change: this is tried again with the next packets
+        self._made = 0
 
     def _poll(self, now: float) -> list[tuple[bytes, Address]]:
         found: list[tuple[bytes, Address]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from dataclasses import replace
@@ -13,6 +14,7 @@ from qh3 import tls
 from qh3.quic.packet import encode_quic_version_negotiation
 
 from libp2p.errors import PeerIdMismatch
+from libp2p.transports.quic import _engine
 from libp2p.transports.quic._engine import EXCESSIVE_WORK, MAX_HANDSHAKE, Engine, EngineConfig, Start
 from libp2p.transports.quic._packets import Header, PacketKind, Tokens, read_header, read_retry
 from tests.transports.quic.pairs import (
@@ -323,6 +325,39 @@ class Clock:
     def __call__(self) -> float:
         self.now += self.step
         return self.now
+
+
+def test_keys_do_not_last_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9001, section 6.6: new ones after so many packets, in either direction, though packets are lost meanwhile."""
+    pair = make_pair()
+    pair.exchange()
+    monkeypatch.setattr(_engine, "KEY_LIFE", 20)
+    rng, phases = random.Random(1), list[int]()
+    sent = rng.randbytes(200_000)
+    stream_id = pair.client.open_stream()
+    pair.client.send(stream_id, sent)
+    pair.change = lambda data, from_client: None if rng.random() < 0.05 else data
+    got = bytearray()
+    while len(got) < len(sent):
+        pair.exchange(1)
+        pair.now += 0.05
+        got += b"".join(bytes(event[2]) for event in events(pair.server) if event[0] == "stream_data")  # type: ignore[call-overload]
+        phases.append(pair.client._core.send_key_phase)
+    assert got == sent
+    assert sum(one != other for one, other in itertools.pairwise(phases)) >= 3
+
+
+def test_keys_that_the_peer_has_not_taken_yet_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9001, section 6.1."""
+    pair = make_pair()
+    pair.exchange()
+    monkeypatch.setattr(_engine, "KEY_LIFE", 1)
+    phases = []
+    for _ in range(3):
+        pair.client.ping()
+        assert pair.client.transmit(pair.now)
+        phases.append(pair.client._core.send_key_phase)
+    assert phases == [1, 1, 1]
 
 
 @pytest.mark.parametrize("joined", [True, False])

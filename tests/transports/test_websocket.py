@@ -455,6 +455,22 @@ async def test_W4_verification_can_be_left_out() -> None:
     await _dial_tls(server, insecure_client_tls(), "/ip4/127.0.0.1/tcp/PORT/tls/sni/example.com/ws")
 
 
+@pytest.mark.parametrize("name", ["a..b", ".a", "x" * 64, "\N{LATIN SMALL LETTER A WITH DIAERESIS}" * 60])
+async def test_W4_names_that_are_none(name) -> None:
+    """W4: whoever tells of such an address costs us an attempt."""
+    with pytest.raises(TransportError, match="no server is called"):
+        await WebSocket(below=Net().client).dial(parse(f"/ip4/10.0.0.1/tcp/80/tls/sni/{name}/ws"), peer=None)
+
+
+@pytest.mark.sockets
+async def test_W4_names_beyond_ascii() -> None:
+    """W4: TLS and HTTP are told what stands in the certificate."""
+    server, client = tls_pair("xn--mnchen-3ya.example")
+    await _dial_tls(
+        server, client, "/ip4/127.0.0.1/tcp/PORT/tls/sni/m\N{LATIN SMALL LETTER U WITH DIAERESIS}nchen.example/ws"
+    )
+
+
 @pytest.mark.sockets
 async def test_plain_text_to_a_secure_listener() -> None:
     """The dialer is told that nobody answered; the listener knows why."""

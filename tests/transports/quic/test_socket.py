@@ -138,6 +138,19 @@ async def test_the_address_that_others_see() -> None:
         UdpSocket(socket.AF_INET, ("192.0.2.1", 0))
 
 
+async def test_T4_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find out which address a stranger sees takes one for a moment: without, the socket works as before."""
+    everywhere = UdpSocket(socket.AF_INET, ("0.0.0.0", 0))
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", none_left)
+        assert everywhere.address_towards(("127.0.0.1", 9)) == everywhere.address
+    everywhere.close()
+
+
 async def test_hosts() -> None:
     """Two hosts over QUIC beside TCP: ping, and a megabyte there and back."""
     with trio.fail_after(20):

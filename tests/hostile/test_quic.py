@@ -21,14 +21,26 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from libp2p.abc import MuxedStream
+from libp2p.crypto.keys import PrivateKey
 from libp2p.errors import ConnectionClosed, RemoteProtocolError, StreamReset, TransportError
+from libp2p.host import HostConfig, RunningHost, open_host
+from libp2p.muxers.yamux import Yamux
+from libp2p.peerstore import MemoryPeerstore
+from libp2p.protocols.identify import Identify
+from libp2p.protocols.ping import Ping, ping
+from libp2p.security.noise import Noise
+from libp2p.swarm import BackoffConfig, Gater, SwarmConfig
+from libp2p.testing import seeded_key
+from libp2p.testing.cut import Scenario, cut_everywhere
 from libp2p.testing.rig import StepWatch, rss
+from libp2p.transports.dns import DnsResolver
+from libp2p.transports.quic import _transport
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import QuicConnection
 from libp2p.transports.quic._engine import BURST, EXCESSIVE_WORK, Address, _Bridge
 from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER, MAX_RESETS
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
-from libp2p.transports.quic._transport import QuicListener
+from libp2p.transports.quic._transport import QuicListener, QuicTransport
 from tests.hostile.quic import (
     RawQuic,
     ack,
@@ -40,7 +52,7 @@ from tests.hostile.quic import (
     varint,
 )
 from tests.hostile.test_muxers import STEPS, finish, open_pair, take_step
-from tests.transports.quic.net import FakeUdp, Net, connect, open_net
+from tests.transports.quic.net import FakeUdp, Net, UdpNetwork, connect, open_net
 from tests.transports.quic.pairs import make_client
 
 STEP = 0.150
@@ -443,6 +455,65 @@ async def test_T6_transport_parameters_that_end_too_early(monkeypatch: pytest.Mo
                 refused += 1
         assert refused >= 10
         await s.ask()
+
+
+# --- X1
+
+
+class _Dialling(Scenario[tuple[RunningHost, RunningHost]]):
+    """A connection over QUIC between hosts, from the first packet to a ping and the end."""
+
+    @asynccontextmanager
+    async def setup(self) -> AsyncIterator[tuple[RunningHost, RunningHost]]:
+        async with trio.open_nursery() as nursery:
+            udp = UdpNetwork()
+            nursery.start_soon(udp.run)
+            transports: list[QuicTransport] = []
+            async with _open_host(udp, transports) as one, _open_host(udp, transports) as other:
+                yield one, other
+                await trio.sleep(60)
+                assert one.swarm.scopes.usage().get("dials", 0) == 0
+                assert not one.connections() and not other.connections()
+                for endpoint in (endpoint for transport in transports for endpoint in transport._endpoints):
+                    assert not (endpoint._cids or endpoint._by_cid or endpoint._dials or endpoint._handshakes)
+                    assert endpoint.live == endpoint._admission.count == 0
+            assert not udp.sockets
+            nursery.cancel_scope.cancel()
+
+    async def act(self, state: tuple[RunningHost, RunningHost]) -> None:
+        one, other = state
+        await one.connect(other.addrs[0])
+        await ping(one, other.local_peer)
+        await one.disconnect(other.local_peer)
+        await trio.sleep(1)
+
+
+@asynccontextmanager
+async def _open_host(udp: UdpNetwork, transports: list[QuicTransport]) -> AsyncIterator[RunningHost]:
+    def make(key: PrivateKey) -> QuicTransport:
+        transports.append(QuicTransport(key, open_socket=udp.open))
+        return transports[-1]
+
+    async with open_host(
+        key=seeded_key(f"{len(transports)}"),
+        listen=["/ip4/127.0.0.1/udp/0/quic-v1"],
+        services=[Identify(), Ping()],
+        transports=[make],
+        security=[Noise],
+        muxers=[Yamux()],
+        peerstore=MemoryPeerstore(),
+        resolver=DnsResolver(),
+        gater=Gater(),
+        config=HostConfig(swarm=SwarmConfig(backoff=BackoffConfig(base=0, coefficient=0)), strict=True),
+    ) as host:
+        yield host
+
+
+@pytest.mark.limit(120)
+def test_X1_cancelled_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """X1: at every scheduling point; nothing is left, and the same works afterwards."""
+    monkeypatch.setattr(_transport, "self_test", lambda *_: None)  # takes half the time, and waits for nothing
+    assert cut_everywhere(_Dialling()) > 30
 
 
 # --- streams, as of the muxers

@@ -51,6 +51,9 @@ LINGER = 5.0
 """Seconds that what arrives on a closed stream is discarded before the peer is asked to stop."""
 LINGER_BYTES = 16 * 1024
 """Bytes of it that are."""
+MAX_OWED = 512
+"""Streams that were given up here and that the peer does not end, though it was asked to; more end the connection. The
+engine cannot forget them."""
 MAX_RESETS = 1000
 """Streams that the peer may open and reset within :data:`RESET_PERIOD` (rapid reset, CVE-2023-44487), as with the other
 muxers: each costs a handler its beginning, and one that does not look at its stream lives on."""
@@ -174,6 +177,7 @@ class QuicMachine:
         self._streams: dict[int, _State] = {}
         self._queued: dict[int, int] = {}
         self._lingering: dict[int, float] = {}
+        self._owed: set[int] = set()
         self._unread = 0
         self._peer_bit = 1 if engine.is_client else 0
         self._next_peer_id = self._peer_bit
@@ -258,6 +262,8 @@ class QuicMachine:
                     break  # streams wait until somebody takes them
         if self._unread > RECEIVE_LIMIT:
             self._give_up_on_largest(found)
+        if len(self._owed) > MAX_OWED:
+            self._give_up(found, "the peer does not end its streams")
         if self.paused:
             self._hold = min(max(2 * self._hold, MIN_HOLD), MAX_HOLD)
             self._hold_until = now + self._hold
@@ -301,6 +307,11 @@ class QuicMachine:
             self.ended = True
             found.append(ended)
 
+    def _give_up(self, found: list[MachineEvent], reason: str) -> None:
+        """The peer costs too much."""
+        self._end(found, Ended(reason, EXCESSIVE_WORK, broken=True))
+        self.close(EXCESSIVE_WORK, "")
+
     def _stream(self, stream_id: int, found: list[MachineEvent]) -> _State | None:
         """The stream an event is about, which may be new; None when it is long gone."""
         state = self._streams.get(stream_id)
@@ -325,6 +336,7 @@ class QuicMachine:
             return
         if fin:
             state.peer_finished = True
+            self._owed.discard(stream_id)
         if not state.reading:
             state.discarded += len(data)
             if fin or state.discarded > LINGER_BYTES:
@@ -340,12 +352,12 @@ class QuicMachine:
     def _on_reset(self, stream_id: int, code: int, now: float, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
         if stream_id & 1 == self._peer_bit and not self._resets.charge(now):
-            self._end(found, Ended("the peer opens and resets too many streams", EXCESSIVE_WORK, broken=True))
-            self.close(EXCESSIVE_WORK, "")
+            self._give_up(found, "the peer opens and resets too many streams")
             return
         if state is None or state.peer_finished:
             return  # what has arrived whole stays whole
         state.peer_finished = True
+        self._owed.discard(stream_id)
         self._lingering.pop(stream_id, None)
         if state.reading:
             if state.writing:
@@ -371,6 +383,7 @@ class QuicMachine:
             state.freed = True
             self._lingering.pop(stream_id, None)
             self._queued.pop(stream_id, None)
+            self._owed.discard(stream_id)
             self._release(stream_id, state)
 
     def _release(self, stream_id: int, state: _State) -> None:
@@ -420,7 +433,7 @@ class QuicMachine:
                 self._stop_writing(stream_id, state, code)
             if state.reading:
                 if not state.peer_finished:
-                    self.engine.stop(stream_id, code)
+                    self._stop(stream_id, code)
                 self._discard(stream_id, state)
 
     def consumed(self, stream_id: int, size: int) -> None:
@@ -442,7 +455,12 @@ class QuicMachine:
 
     def _stop_lingering(self, stream_id: int, *, stop: bool) -> None:
         if self._lingering.pop(stream_id, None) is not None and stop:
-            self.engine.stop(stream_id, 0)
+            self._stop(stream_id, 0)
+
+    def _stop(self, stream_id: int, code: int) -> None:
+        """Ask the peer to end its side, which it owes us from now on."""
+        self.engine.stop(stream_id, code)
+        self._owed.add(stream_id)
 
     def _stop_writing(self, stream_id: int, state: _State, code: int) -> None:
         state.writing = False

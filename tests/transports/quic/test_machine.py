@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from libp2p.transports.quic._engine import EngineConfig, _Bridge
+from libp2p.transports.quic import _machine
+from libp2p.transports.quic._engine import EXCESSIVE_WORK, EngineConfig, _Bridge
 from libp2p.transports.quic._machine import (
     CONNECTION_SEND_BUFFER,
     HANDSHAKE_TIMEOUT,
@@ -175,6 +176,38 @@ def test_a_closed_stream_discards_for_a_while() -> None:
     machines.pair.now += LINGER
     machines.server.handle_timeout(machines.now)
     assert machines.exchange()[0] == [Stopped(stream_id, 0)]
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_streams_that_the_peer_does_not_end(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case M9: what the peer is asked to end costs memory until it does; when it does not, it is given up."""
+    monkeypatch.setattr(_machine, "MAX_OWED", 5)
+    machines = make_machines()
+    server = machines.server
+
+    def give_up_some() -> None:
+        stream_ids = [server.open_stream() for _ in range(5)]
+        for stream_id in stream_ids:
+            server.send_data(stream_id, b"hello")
+        machines.exchange()
+        for stream_id in stream_ids:
+            if end == "close":
+                server.send_eof(stream_id)
+                server.forget(stream_id, machines.now)
+            else:
+                server.reset(stream_id, 1)
+        machines.pair.now += LINGER
+        server.handle_timeout(machines.now)
+        assert len(server._owed) >= 5
+
+    for _ in range(3):
+        give_up_some()
+        machines.exchange(20)
+        assert not server._owed and not server.ended, "it has"
+    give_up_some()
+    machines.pair.change = lambda data, from_client: None if from_client else data
+    give_up_some()
+    assert server.events(machines.now) == [Ended("the peer does not end its streams", EXCESSIVE_WORK, broken=True)]
 
 
 def test_a_closed_stream_whose_peer_finishes_or_resets() -> None:

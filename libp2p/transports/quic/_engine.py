@@ -62,8 +62,11 @@ Event: TypeAlias = "tuple[Any, ...]"
     ("connection_terminated", code, frame type, reason)
 """
 
-MAX_HANDSHAKE = 64 * 1024
-"""Bytes of a peer that has not proved its identity; it is heard no more above. And those it tells TLS, ever."""
+MAX_HELLO = 16 * 1024
+"""Bytes of a peer that has not shown yet that it receives at its address, a ClientHello half a dozen times; it is heard
+no more above. What comes out of order the core keeps byte by byte, each in some 18."""
+MAX_HANDSHAKE = 32 * 1024
+"""Bytes of a peer that has not proved its identity, likewise. And those it tells TLS, ever."""
 MAX_CONNECTION_IDS = 4
 """Connection ids of the peer kept at a time; it may ask us to use others."""
 ACK_DELAY = 0.025
@@ -205,6 +208,7 @@ class Engine:
         self._start = start or Start(first, first, False)
         self.initial_cid: bytes = self._start.cid
         self._received = self._told = self._made = 0
+        self._may_send = MAX_HANDSHAKE if start is None or start.retried else MAX_HELLO
         self._work = 0.0
         self.waiting: int = 0
         self._in_flight: int = 0
@@ -335,7 +339,7 @@ class Engine:
     def _receive_early(self, datagram: bytes, remote: Address, now: float) -> None:
         """Before the handshake is complete: packet by packet, because keys come from the packets before."""
         self._received += len(datagram)
-        if self._received > MAX_HANDSHAKE:
+        if self._received > self._may_send:
             return
         offset = 0
         while offset < len(datagram):
@@ -352,6 +356,8 @@ class Engine:
             report = self._core.receive_datagram(packet, remote, now, len(datagram))
             if report[2] and header.source_cid:  # it was authentic
                 self._bridge.remote_initial_source_connection_id = header.source_cid
+                if header.kind is PacketKind.HANDSHAKE:
+                    self._may_send = MAX_HANDSHAKE
             self._drain_core()
             offset = header.end
 

@@ -15,7 +15,7 @@ from qh3.quic.packet import encode_quic_version_negotiation
 
 from libp2p.errors import PeerIdMismatch
 from libp2p.transports.quic import _engine
-from libp2p.transports.quic._engine import EXCESSIVE_WORK, MAX_HANDSHAKE, Engine, EngineConfig, Start
+from libp2p.transports.quic._engine import EXCESSIVE_WORK, MAX_HANDSHAKE, MAX_HELLO, Engine, EngineConfig, Start
 from libp2p.transports.quic._packets import Header, PacketKind, Tokens, read_header, read_retry
 from tests.transports.quic.pairs import (
     CLIENT,
@@ -164,13 +164,20 @@ def test_an_alert_past_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_strangers_are_heard_for_so_long_only() -> None:
-    """The engine keeps what arrives out of order, byte by byte: before there is an identity, it gets little."""
+    """T3: the engine keeps what arrives out of order, byte by byte: before there is an identity, it gets little, and
+    before there is proof of an address, still less."""
+    noise = [b"\xc0" + bytes(999)]
+    for size, client, heard in ((11, False, True), (17, False, False), (28, True, True), (33, True, False)):
+        pair = make_pair()
+        end, address = (pair.client, SERVER) if client else (pair.server, CLIENT)
+        end.receive(noise * size, address, pair.now)
+        pair.exchange()
+        assert end.authenticated is heard, (size, client)
+    shown = make_server(Start(bytes(8), bytes(8), True))
+    assert pair.server._may_send == MAX_HELLO < shown._may_send == MAX_HANDSHAKE
     pair = make_pair()
-    [(hello, _), *_] = pair.client.transmit(pair.now)
-    for _ in range(MAX_HANDSHAKE // len(hello) + 1):
-        pair.server.receive([b"\xc0" + bytes(len(hello))], CLIENT, pair.now)
     pair.exchange()
-    assert not pair.server.authenticated
+    assert pair.server._may_send == MAX_HANDSHAKE
 
 
 def test_amplification() -> None:

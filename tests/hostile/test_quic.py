@@ -214,6 +214,25 @@ async def test_T3_handshakes_that_stop_half_way() -> None:
     assert all(got[source] <= 3 * sent[source] for source in sent)
 
 
+async def test_T3_hellos_full_of_gaps() -> None:
+    """Each byte out of order takes eighteen: of fifty who send 50 KiB of nothing else, little is kept."""
+    async with scene() as s:
+        before = s.net.udp.filter
+        s.net.udp.filter = lambda *sent: None if sent[2][0].startswith("198.51.") else before(*sent)
+        for number in range(RETRY_ABOVE):
+            source = (f"198.51.100.{number}", 5555)
+            client = make_client(seed=number)
+            for data, _ in client.transmit(1.0):
+                s.sock.arrive(data, source)
+            for piece in range(50):
+                client._core.send_crypto(0, 100_000 + 1000 * piece, bytes(900))
+                client._core.handle_timer(2.0 + piece / 4)
+                while (sent := client._core.poll_transmit(2.0 + piece / 4)) is not None:
+                    s.sock.arrive(sent[0], source)
+            await wait_all_tasks_blocked()
+        assert s.listener.endpoint._admission.count == RETRY_ABOVE
+
+
 async def test_T3_who_takes_all_places_keeps_nobody_out() -> None:
     """Six machines show where they are, take every place and finish nothing: whoever comes next gets in."""
     async with scene() as s:

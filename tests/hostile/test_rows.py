@@ -110,6 +110,7 @@ ROWS = {
             "test_T3_a_token_is_good_for_one_address",
             "test_T3_handshakes_that_stop_half_way",
             "test_T3_who_takes_all_places_keeps_nobody_out",
+            "test_T3_hellos_full_of_gaps",
             "test_T3_a_flood_of_other_versions",
             "test_T3_answers_to_strangers_do_not_pile_up",
             "test_T3_resets_that_are_forged",

@@ -3,8 +3,8 @@
 A handshake costs milliseconds and memory, and addresses can be forged. So only so many handshakes run at a time, of all
 strangers and of one neighbourhood, and of that only so many begin in a while. When many do, a stranger must first show
 that it receives at its address (Retry). When there is no room, who has shown it gets the place of the oldest handshake,
-unless all are young: who begins many and finishes none must not keep others out. What waits for nothing here are packets
-of connections that exist.
+unless all are young: who begins many and finishes none must not keep others out. What waits for nothing here are
+packets of connections that exist.
 
 Of a neighbourhood, those who have shown their address and those who have not are counted apart: who forges somebody's
 address makes him show it, and no more.

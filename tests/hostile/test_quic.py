@@ -37,6 +37,7 @@ from libp2p.transports.dns import DnsResolver
 from libp2p.transports.quic import _transport
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import QuicConnection
+from libp2p.transports.quic._endpoint import Endpoint
 from libp2p.transports.quic._engine import BURST, EXCESSIVE_WORK, Address, _Bridge
 from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER, MAX_RESETS
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
@@ -212,6 +213,33 @@ async def test_T3_handshakes_that_stop_half_way() -> None:
         assert s.listener.endpoint._admission.count == 0
         assert len(s.listener.endpoint._cids) == 1
     assert all(got[source] <= 3 * sent[source] for source in sent)
+
+
+async def test_T3_many_hellos_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a millisecond or two: others get their turn in between."""
+    begun = most = 0
+    begin = Endpoint._begin
+
+    def count(*args: Any, **kwargs: Any) -> QuicConnection:
+        nonlocal begun, most
+        begun, most = begun + 1, max(most, begun + 1)
+        return begin(*args, **kwargs)
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            nonlocal begun
+            begun = 0
+
+    async with scene() as s:
+        monkeypatch.setattr(Endpoint, "_begin", count)
+        hello = make_client().transmit(1.0)[0][0]
+        for number in range(RETRY_ABOVE):
+            s.sock.arrive(hello[:6] + number.to_bytes(8, "big") + hello[14:], (f"198.51.100.{number}", 5555))
+        trio.lowlevel.add_instrument(steps := Steps())
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert s.listener.endpoint._admission.count == RETRY_ABOVE
+    assert most == 1
 
 
 async def test_T3_hellos_full_of_gaps() -> None:

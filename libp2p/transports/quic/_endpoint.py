@@ -39,7 +39,7 @@ TURN_RECEIVES = 8
 """Receives between two looks at what else there is to do. Then credit is given, too: they hold half a stream's window,
 so that the peer goes on sending meanwhile."""
 TURN_EVENTS = 2048
-"""Events of one connection that end a turn as well: a receive may bring ten times as many."""
+"""Events of one connection that end a turn as well: a receive may bring ten times as many. So does a new handshake."""
 NOISE_SIZE = 64
 """Bytes of a datagram that only opens a way (go, rust)."""
 REFUSED = 0x2
@@ -216,6 +216,7 @@ class Endpoint:
             self._handshakes[connection] = verdict.ticket
             self.add_cid(verdict.start.cid, connection)
             self._feed(connection, partial(connection.receive, [data], remote))
+            self._crowded = True  # that took a millisecond or two
 
     def _give_up(self, ticket: Ticket) -> None:
         """End a handshake, and forget it at once, which makes room: what still comes of it is a stranger's."""

@@ -504,6 +504,22 @@ async def test_T6_transport_parameters_that_end_too_early(monkeypatch: pytest.Mo
         await s.ask()
 
 
+async def test_M6_resets_that_were_asked_for() -> None:
+    """Who is refused one stream after the other answers each refusal with a reset, which is only right."""
+    async with scene() as s:
+        refused, connection = await connect(await s.net.node(), s.listener)
+        s.nursery.start_soon(s.run, refused)
+        await s.nursery.start(connection.run, lambda stream: stream.reset(1))
+        for _ in range(MAX_RESETS // 50 + 5):
+            for _ in range(50):
+                stream = await refused.open_stream()
+                await stream.send_all(b"x")
+            await trio.sleep(0.1)
+        assert refused.end is None and connection.end is None
+        assert connection.machine.in_use["streams"] == 0
+        connection.abort()
+
+
 # --- X1
 
 

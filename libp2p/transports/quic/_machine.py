@@ -56,7 +56,8 @@ MAX_OWED = 512
 engine cannot forget them."""
 MAX_RESETS = 1000
 """Streams that the peer may open and reset within :data:`RESET_PERIOD` (rapid reset, CVE-2023-44487), as with the other
-muxers: each costs a handler its beginning, and one that does not look at its stream lives on."""
+muxers: each costs a handler its beginning, and one that does not look at its stream lives on. Answers to resets of ours
+do not count."""
 RESET_PERIOD = 10.0
 """Seconds; see :data:`MAX_RESETS`."""
 RESOURCE_LIMIT = 0x1002
@@ -351,9 +352,6 @@ class QuicMachine:
 
     def _on_reset(self, stream_id: int, code: int, now: float, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
-        if stream_id & 1 == self._peer_bit and not self._resets.charge(now):
-            self._give_up(found, "the peer opens and resets too many streams")
-            return
         if state is None or state.peer_finished:
             return  # what has arrived whole stays whole
         state.peer_finished = True
@@ -364,6 +362,8 @@ class QuicMachine:
                 self._stop_writing(stream_id, state, code)
             self._discard(stream_id, state)
             found.append(Reset(stream_id, code, remote=True))
+            if stream_id & 1 == self._peer_bit and not self._resets.charge(now):
+                self._give_up(found, "the peer opens and resets too many streams")
 
     def _on_stop(self, stream_id: int, code: int, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)

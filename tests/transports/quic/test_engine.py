@@ -180,6 +180,18 @@ def test_strangers_are_heard_for_so_long_only() -> None:
     assert pair.server._may_send == MAX_HANDSHAKE
 
 
+def test_a_stateless_reset() -> None:
+    """RFC 9000, section 10.3: a server that has forgotten everything but its token ends the connection."""
+    pair = make_pair()
+    pair.exchange()
+    token = pair.server._bridge.stateless_reset_token
+    assert token is not None
+    for data, ends in ((bytes(40), False), (token[::-1], False), (token, True)):
+        pair.client.receive([b"\x40" + bytes(30) + data], SERVER, pair.now)
+        assert ("connection_terminated" in named(pair.client)) is ends
+    assert not pair.client.can_open
+
+
 def test_amplification() -> None:
     """T3: at most three times what an unproved address has sent."""
     pair = make_pair()

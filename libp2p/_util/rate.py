@@ -49,9 +49,9 @@ class Budget:
         self._level = 0.0
         self._time = 0.0
 
-    def charge(self, now: float) -> bool:
-        """Count one. False when that is too many."""
+    def charge(self, now: float, count: float = 1.0) -> bool:
+        """Count one, or as many. False when that is too many."""
         level = self._level - (now - self._time) * self._rate
         self._time = now
-        self._level = level = level + 1.0 if level > 0.0 else 1.0
+        self._level = level = level + count if level > 0.0 else count
         return level <= self._burst

@@ -12,3 +12,4 @@ def test_a_budget_allows_a_burst_and_a_rate() -> None:
     assert budget.charge(0.3) is True
     assert all(budget.charge(1 + i / 10) for i in range(1000))
     assert [budget.charge(500.0) for _ in range(4)] == [True, True, True, False]
+    assert [budget.charge(600.0, 2) for _ in range(2)] == [True, False]

@@ -104,6 +104,11 @@ ROWS = {
         ],
         "protocols/rendezvous/test_service": ["test_r7_rv5_records_that_prove_nothing"],
     },
+    "T2 floods of connections": {
+        "hostile/test_transport": ["test_T2_a_flood_from_one_address", "test_T2_hopping_through_ipv6"],
+        "hostile/test_sockets": ["test_T2_a_flood_from_one_address_and_handshakes_from_many"],
+        "transports/quic/test_packets": ["test_one_neighbourhood_has_so_many_a_second"],
+    },
     "T3 spoofed and unanswered Initials": {
         "hostile/test_quic": [
             "test_T3_a_flood_of_datagrams_from_everywhere",
@@ -111,6 +116,7 @@ ROWS = {
             "test_T3_handshakes_that_stop_half_way",
             "test_T3_who_takes_all_places_keeps_nobody_out",
             "test_T3_hellos_full_of_gaps",
+            "test_T3_many_hellos_at_once",
             "test_T3_a_flood_of_other_versions",
             "test_T3_answers_to_strangers_do_not_pile_up",
             "test_T3_resets_that_are_forged",
@@ -138,6 +144,7 @@ ROWS = {
             "test_T7_frames",
             "test_T7_pings_without_end_and_without_reading",
         ],
+        "transports/test_websocket": ["test_M5_frames_without_payload_and_without_end"],
     },
 }
 

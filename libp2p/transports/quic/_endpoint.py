@@ -339,8 +339,10 @@ class Endpoint:
             with trio.CancelScope(deadline=self._timers[0][0] if self._timers else math.inf) as self._timer_scope:
                 await trio.sleep_forever()
             now = trio.current_time()
+            woken: list[tuple[float, int, QuicConnection]] = []
             while self._timers and self._timers[0][0] <= now:
-                due, _, connection = heapq.heappop(self._timers)
+                woken.append(heapq.heappop(self._timers))
+            for due, _, connection in woken:  # one that is due again at once lets others have their turn first
                 if self._armed.get(connection) == due:
                     del self._armed[connection]
                     self._guarded(connection, partial(self._wake, connection, now))

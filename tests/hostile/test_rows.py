@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 ROWS = {
+    "M6 rapid resets": {
+        "hostile/test_yamux": ["test_M6_rapid_reset_ends_the_connection", "test_M6_open_end_and_reset"],
+        "hostile/test_muxers": ["test_M6_mplex_rapid_reset_and_empty_messages_cost_the_connection"],
+        "hostile/test_quic": ["test_M6_rapid_reset_ends_the_connection"],
+    },
     "M9 slow readers": {
         "hostile/test_muxers": [
             "test_M9_two_hundred_streams_that_nobody_reads",
@@ -99,17 +104,27 @@ ROWS = {
         ],
         "protocols/rendezvous/test_service": ["test_r7_rv5_records_that_prove_nothing"],
     },
+    "T2 floods of connections": {
+        "hostile/test_transport": ["test_T2_a_flood_from_one_address", "test_T2_hopping_through_ipv6"],
+        "hostile/test_sockets": ["test_T2_a_flood_from_one_address_and_handshakes_from_many"],
+        "transports/quic/test_packets": ["test_one_neighbourhood_has_so_many_a_second"],
+    },
     "T3 spoofed and unanswered Initials": {
         "hostile/test_quic": [
             "test_T3_a_flood_of_datagrams_from_everywhere",
             "test_T3_a_token_is_good_for_one_address",
             "test_T3_handshakes_that_stop_half_way",
+            "test_T3_who_takes_all_places_keeps_nobody_out",
+            "test_T3_hellos_full_of_gaps",
+            "test_T3_many_hellos_at_once",
             "test_T3_a_flood_of_other_versions",
+            "test_T3_answers_to_strangers_do_not_pile_up",
             "test_T3_resets_that_are_forged",
         ],
     },
     "T5 many connections end at once": {
         "hostile/test_transport": ["test_T5_many_connections_end_at_once"],
+        "hostile/test_many": ["test_T5_ten_thousand_connections"],
     },
     "T6 frames of QUIC": {
         "hostile/test_quic": [
@@ -129,6 +144,7 @@ ROWS = {
             "test_T7_frames",
             "test_T7_pings_without_end_and_without_reading",
         ],
+        "transports/test_websocket": ["test_M5_frames_without_payload_and_without_end"],
     },
 }
 

@@ -92,6 +92,16 @@ async def test_a_port_is_mapped_announced_and_given_back(way: str) -> None:
 
 
 @WAYS
+async def test_what_is_not_answered_yet_is_given_back_too(way: str) -> None:
+    """The host closes after its question and before the router's answer."""
+    async with open_router(way) as router:
+        router.mute = True
+        async with mapped(router):
+            await router.until(lambda: bool(router.mappings))
+        assert router.mappings == {}
+
+
+@WAYS
 async def test_each_port_once_in_the_shape_of_each_address(way: str) -> None:
     pytest.importorskip("qh3")
     async with open_router(way) as router:
@@ -325,15 +335,25 @@ async def test_upnp_faults_elsewhere() -> None:
         assert not isinstance(found, PortMappingError)
         lease = await found.map(Port(Transport.TCP, 4001), wish=4001, lifetime=60)
         assert await found.check([lease])
+        for elsewhere in (Mapping("192.168.1.9", 4001, 0), Mapping(LOOPBACK, 4002, 0)):
+            router.mappings["TCP", 4001] = elsewhere  # somebody has taken it since
+            assert not await found.check([lease])
+            await found.unmap(lease)
+            assert router.mappings == {("TCP", 4001): elsewhere}
         router.mappings.clear()
         assert not await found.check([lease])
         await found.unmap(lease)  # it is gone already, which is what was wanted
+        router.upnp_fault["GetSpecificPortMappingEntry"] = 401  # some do not know it
+        await found.unmap(lease)
         router.upnp_fault["DeletePortMapping"] = 606
         with pytest.raises(RouterRefused):
             await found.unmap(lease)
         router.upnp_fault["GetExternalIPAddress"] = 501
         with pytest.raises(RouterRefused):
             await found.check([lease])
+        with pytest.raises(RouterRefused):
+            await found.map(Port(Transport.TCP, 4001), wish=4001, lifetime=60)
+        assert router.mappings == {}, "a port is open that nobody can be told of"
         router.upnp_fault.clear()
         router.external = ""
         with pytest.raises(RouterRefused, match="no address itself"):

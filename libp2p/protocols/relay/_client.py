@@ -187,6 +187,8 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
             raise RemoteProtocolError(f"the voucher of a relay: {exc}") from exc
         if (voucher.relay, voucher.peer) != (relay, host.local_peer):
             raise RemoteProtocolError("a relay gave the voucher of somebody else's reservation")
+        if voucher.expiration <= wall:
+            raise RemoteProtocolError("a relay gave the voucher of a reservation that has ended")
     ways = [addr for addr in granted.addrs if not is_relay(addr) and split_peer(addr)[1] in (None, relay)]
     # A relay that knows no public address of its own (go) is at least where we have found it.
     addrs = [circuit_addr(relay, way) for way in ways] or [seen_through(connection)]
@@ -390,6 +392,7 @@ class RelayClient(Service):
             raise (TransportError(addr, str(exc)) if exc.status is None else CircuitRefused(addr, exc.status)) from exc
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc
+        self._running(addr)  # or the host has closed meanwhile, and nobody would keep the reservation
         self._listeners.append(listener)
         listener.add(first)
         nursery.start_soon(self._keep, host, listener, scope, way, first)

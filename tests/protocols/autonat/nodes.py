@@ -52,9 +52,7 @@ class Net:
             transport = Memory(self.network, f"dialer-{next(self._names)}", ip=ip)
             limits = LimitsConfig(dial_queue=dial_queue)
             config = libp2p.HostConfig(strict=True, swarm=SwarmConfig(limits=limits))
-            async with libp2p.open_host(
-                transports=[transport], gater=_Remembering(self), config=config
-            ) as dialer:
+            async with libp2p.open_host(transports=[transport], gater=_Remembering(self), config=config) as dialer:
                 yield dialer
 
         return opened

@@ -155,9 +155,11 @@ async def test_r14_a_direct_connection_is_better(limits: RelayLimits) -> None:
         assert not direct.limited and len(net.listener.connections(net.dialer.local_peer)) == 2
         await until(lambda: len(net.dialer.connections(net.target)) == 2)
         [relayed] = [conn for conn in net.dialer.connections(net.target) if is_relay(conn.remote_addr)]
-        async with await relayed.open_stream(ECHO, allow_limited=True):
-            async with await net.dialer.open_stream(net.target, ECHO) as stream:
-                assert not is_relay(stream.connection.remote_addr)
+        async with (
+            await relayed.open_stream(ECHO, allow_limited=True),
+            await net.dialer.open_stream(net.target, ECHO) as stream,
+        ):
+            assert not is_relay(stream.connection.remote_addr)
 
 
 async def test_r9_no_limit_no_limited_connection() -> None:

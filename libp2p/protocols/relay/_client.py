@@ -34,7 +34,7 @@ from ...abc import (
     Transport,
 )
 from ...addressing import is_relay, parse, split_peer
-from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
+from ...errors import ConnectionClosed, DecodeError, DialError, Libp2pError, RemoteProtocolError, TransportError
 from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified, Reachability, ReachabilityChanged
 from ...peer_id import PeerId
 from ._codec import (
@@ -319,10 +319,7 @@ class RelayClient(Service):
         if relay in (peer, host.local_peer):
             raise TransportError(addr, "nobody is reached through himself")
         try:
-            await host.connect(relay, () if at is None else (at,))
-            connection = _direct(host, relay)
-            if connection is None:
-                raise ConnectionClosed("a relay cannot be reached through another relay")
+            connection = await self._reach(host, relay, at)
             stream = await connection.open_stream(*self._protocols)
             if stream.protocol == RELAY_V1:
                 status = await ask(stream, encode_v1(hop_v1(host.local_peer, peer)), decode_answer_v1)
@@ -483,8 +480,18 @@ class RelayClient(Service):
         self._failures[relay] = (failures + 1, trio.current_time() + pause)
 
     async def _reserve(self, host: Host, relay: PeerId, at: Multiaddr | None) -> Reservation:
-        await host.connect(relay, () if at is None else (at,))
+        await self._reach(host, relay, at)
         return await _reserve(host, relay, self._protocols, self._clock)
+
+    @staticmethod
+    async def _reach(host: Host, relay: PeerId, at: Multiaddr | None) -> Connection:
+        """Connect to a relay, also when it has come to us through another one, which is of no use here."""
+        given = () if at is None else (at,)
+        await host.connect(relay, given)
+        try:
+            return _direct(host, relay) or await host.connect_directly(relay, (*given, *host.peerstore.addrs(relay)))
+        except DialError as exc:
+            raise ConnectionClosed("a relay cannot be reached through another relay") from exc
 
     async def _hold(self, host: Host, listener: CircuitListener, held: Reservation) -> None:
         """Announce a reservation, and renew it, until it is lost."""

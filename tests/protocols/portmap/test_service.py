@@ -34,8 +34,9 @@ from tests.protocols.portmap.routers import EXTERNAL, LOOPBACK, FakeRouter, Mapp
 pytestmark = pytest.mark.sockets
 # Patient where an answer will come, impatient where none will.
 CONFIG = PortMapConfig(
-    search_timeout=10.0, request_timeout=10.0, head_start=0.05, first_retry=0.05, max_retry=0.05, min_renewal=0.05
-)
+    search_timeout=10.0, request_timeout=10.0, head_start=0.05, first_retry=0.05, max_retry=0.05, min_renewal=0.05,
+    farewell=10.0,
+)  # fmt: skip
 HASTY = replace(CONFIG, search_timeout=0.3, request_timeout=0.3)
 ALL = ["pcp", "nat-pmp", "upnp"]
 NAMES = {"pcp": "PCP", "nat-pmp": "NAT-PMP", "upnp": "UPnP"}

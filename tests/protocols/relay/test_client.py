@@ -82,6 +82,20 @@ async def test_a_named_relay_is_kept() -> None:
         assert service.reservations
 
 
+async def test_a_relay_that_came_through_another_one_is_dialled() -> None:
+    async with net() as found:
+        other = await found.open("other", RelayServer(clock=wall))
+        relay = await found.open("relay", RelayServer(clock=wall), client())
+        host, dialer = await found.open("host", service := client()), await found.open("dialer", client())
+        for private in (host, dialer):
+            await private.listen(f"{other.addrs[0]}/p2p-circuit")
+            assert (await relay.connect(through(other, private))).limited
+            await until(lambda private=private: private.connections(relay.local_peer))  # type: ignore[misc]
+        await host.listen(f"{relay.addrs[0]}/p2p-circuit")
+        assert set(service.reservations) == {other.local_peer, relay.local_peer}
+        assert (await dialer.connect(through(relay, host))).limited
+
+
 async def test_a_named_relay_that_says_no() -> None:
     async with net() as found:
         relay = await found.open("relay", RelayServer(RelayLimits(reservations=0), clock=wall))

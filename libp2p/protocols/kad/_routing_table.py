@@ -187,28 +187,30 @@ class RoutingTable:
 
     # --- who is near
 
-    def nearest(self, point: Point, count: int, *, healthy: bool = False) -> list[PeerId]:
+    def nearest(
+        self, point: Point, count: int, *, healthy: bool = False, without: PeerId | None = None
+    ) -> list[PeerId]:
         """The ``count`` peers nearest to ``point``, nearest first.
 
         Args:
             healthy: only those that answered when last asked.
+            without: somebody who is not meant.
         """
         # By what a bucket means: that of the point shares most bits with it, those beyond share as many as we do, and
         # those before ever fewer. So only a few buckets have to be sorted, and mostly small ones.
         index = common_prefix(self.point, point)
-        found = self._sorted(self._buckets[index : index + 1], point, healthy)
-        if len(found) < count:
-            found += self._sorted(self._buckets[index + 1 : self._deepest + 1], point, healthy)
-        for bucket in reversed(self._buckets[:index]):
+        found: list[PeerId] = []
+        for buckets in (
+            self._buckets[index : index + 1],
+            self._buckets[index + 1 : self._deepest + 1],
+            *([bucket] for bucket in reversed(self._buckets[:index])),
+        ):
             if len(found) >= count:
                 break
-            found += self._sorted([bucket], point, healthy)
-        return [entry.peer for entry in found[:count]]
-
-    def _sorted(self, buckets: Sequence[_Bucket], point: Point, healthy: bool) -> list[Entry]:
-        entries = [entry for bucket in buckets for entry in bucket.entries.values() if not (healthy and entry.failures)]
-        entries.sort(key=lambda entry: entry.point ^ point)
-        return entries
+            entries = [entry for bucket in buckets for entry in bucket.entries.values()]
+            entries.sort(key=lambda entry: entry.point ^ point)
+            found += [each.peer for each in entries if each.peer != without and not (healthy and each.failures)]
+        return found[:count]
 
     # --- keeping it fresh
 

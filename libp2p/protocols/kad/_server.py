@@ -112,13 +112,13 @@ class Server:
 
     def _closer(self, key: bytes, asking: PeerId, now: float, *, target_too: bool = False) -> Iterable[bytes]:
         """The nearest peers to ``key`` that have addresses, encoded; who asks is not told of itself."""
-        nearest = self._table.nearest(point_of(key), self._table.config.bucket_size + 1, healthy=True)
+        count = self._table.config.bucket_size
+        nearest = self._table.nearest(point_of(key), count, healthy=True, without=asking)
         if target_too and (target := _peer(key)) is not None and target != asking:
             # Known or not, in the table or not: this is what is asked for. go takes peers into its table only when they
             # name themselves.
-            nearest = [target, *(peer for peer in nearest if peer != target)]
-        found = [self._encode(peer, now) for peer in nearest if peer != asking]
-        return [encoded for encoded in found if encoded][: self._table.config.bucket_size]
+            nearest = [target, *(peer for peer in nearest if peer != target)][:count]
+        return [encoded for peer in nearest if (encoded := self._encode(peer, now))]
 
     def _encode(self, peer: PeerId, now: float) -> bytes:
         """``peer`` as it stands in an answer; empty when no address of it is known."""

@@ -248,8 +248,9 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
         found["server"] = row = await server(options.requests)
         by_cpu, by_wall = (row["requests"] / row[each] for each in ("cpu_seconds", "wall_seconds"))
         print(
-            f"{row['requests']:,} FIND_NODE requests to a server with {row['table']} peers, {by_cpu:,.0f} for each second of the server's processor, at least"
-            f" {REQUESTS_A_SECOND:,}: {_verdict(by_cpu >= REQUESTS_A_SECOND)}; {by_wall:,.0f} a second",
+            f"{row['requests']:,} FIND_NODE requests to a server with {row['table']} peers, {by_cpu:,.0f} for each"
+            f" second of its processor, at least {REQUESTS_A_SECOND:,}: {_verdict(by_cpu >= REQUESTS_A_SECOND)};"
+            f" {by_wall:,.0f} a second",
             flush=True,
         )
     if "store" in options.only:

@@ -23,8 +23,9 @@ async def put(node: Node, key: bytes, value: bytes) -> None:
     now = node.clock()
     node.namespaces.validate(key, value, now)
     held = node.store.value(key, now)
-    if held is not None and held.value != value and not node.namespaces.better(key, value, held.value, now):
-        raise InvalidRecord(key, "a better value is known here")
+    if held is not None and held.value != value and node.namespaces.is_valid(key, held.value, now):
+        if not node.namespaces.better(key, value, held.value, now):
+            raise InvalidRecord(key, "a better value is known here")
     node.store.put_value(key, value, now=now, expires=now + node.config.value_ttl)
     message = _put_message(key, value)
     taken = 0
@@ -107,9 +108,7 @@ class ValueSearch:
 
     def _consider(self, value: bytes) -> bool:
         node, now = self._node, self._node.clock()
-        try:
-            node.namespaces.validate(self._key, value, now)
-        except InvalidRecord:
+        if not node.namespaces.is_valid(self._key, value, now):
             return False
         if self.best is None or node.namespaces.better(self._key, value, self.best, now):
             self.best = value

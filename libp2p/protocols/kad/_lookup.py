@@ -66,6 +66,10 @@ class Lookups:
         query = await self.run(Message(type=MessageType.FIND_NODE, key=key), timeout=timeout)
         return query.closest()
 
+    async def responsible(self, key: bytes) -> list[PeerId]:
+        """Those that answer and are to keep what is stored under ``key``, nearest first."""
+        return (await self.run(Message(type=MessageType.FIND_NODE, key=key))).responsible()
+
 
 class _Lookup:
     """One lookup under way."""
@@ -94,7 +98,7 @@ class _Lookup:
     async def run(self) -> None:
         table = self._members.table
         seeds = [(peer, table.groups(peer)) for peer in self._members.seeds(self._point, self._config.query.k)]
-        self.query = Query(self._point, self._host.local_peer, seeds, self._config.query)
+        self.query = Query(self._point, self._host.local_peer, seeds, self._config.query, radius=table.radius())
         table.looked_up(self._point, trio.current_time())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pass_over, nursery)

@@ -40,14 +40,14 @@ async def announce(node: Node, keys: Iterable[bytes]) -> int:
     sweep, k, told = Sweep(keys), node.config.query.k, 0
     while (key := sweep.next()) is not None:
         own = _own_info(node, key)
-        closest = await node.lookups.closest(key)
-        region = sweep.found(closest, k)
+        servers = await node.lookups.responsible(key)
+        region = sweep.found(servers, k)
         for start in range(0, len(region), _AT_ONCE):
             batch = region[start : start + _AT_ONCE]
             for each in batch:
                 _keep(node, each, own)
-            closest = await _tell(node, closest, own, batch)
-            told += len(closest) * len(batch)
+            servers = await _tell(node, servers, own, batch)
+            told += len(servers) * len(batch)
     return told
 
 

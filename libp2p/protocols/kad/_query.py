@@ -6,7 +6,9 @@ the path that led to the peer, and nobody is asked on two paths, so that a liar 
 astray (S/Kademlia). A path has arrived when the ``beta`` nearest of its candidates have answered; when all have, the
 query asks whoever is among the ``k`` nearest of all paths and was not asked yet, and is finished when all of those
 have answered. Those with neighbours in their IP group do not count among these ``k``: a query that is surrounded by
-identities behind a few addresses looks farther.
+identities behind a few addresses looks farther. It also asks everybody within ``radius``, where in peace there are
+fewer than ``k``: identities that somebody has mined around a key are only more peers to ask there, and do not take the
+places of those who were there before (case K7).
 
 Bounds. A peer that names nearer peers for ever wins at most ``max_asked`` questions (case K8). Of one IP group at most
 ``per_group`` are being asked or have answered (case K6). Where peers are said to be decides who is asked, the nearest
@@ -82,6 +84,8 @@ class Query:
         target: where it leads to.
         local: this host, which is never asked.
         seeds: peers to begin with, each with its IP groups.
+        radius: distance from the target within which everybody is asked; see
+            :meth:`libp2p.protocols.kad.RoutingTable.radius`.
 
     Attributes:
         asked: how many were asked.
@@ -94,12 +98,15 @@ class Query:
         local: PeerId,
         seeds: Iterable[tuple[PeerId, Sequence[bytes]]],
         config: QueryConfig | None = None,
+        *,
+        radius: int = 0,
     ) -> None:
         self.config: QueryConfig = config or QueryConfig()
         self.target: Point = target
         self.asked: int = 0
         self.hops: int = 0
         self._local = local
+        self._radius = radius
         self._known: dict[PeerId, _Candidate | None] = {local: None}  # None: never to be asked
         self._depth: dict[PeerId, int] = {}
         self._order: list[_Candidate] = []  # by their distance
@@ -226,39 +233,53 @@ class Query:
         limit = self.config.k if count is None else count
         return [each.peer for each in self._order if each.state is _State.ANSWERED][:limit]
 
+    def responsible(self) -> list[PeerId]:
+        """With whom to store what belongs to the target, nearest first: :meth:`closest`, and all within the radius."""
+        answered = [each for each in self._order if each.state is _State.ANSWERED]
+        return [
+            each.peer for number, each in enumerate(answered) if number < self.config.k or each.distance < self._radius
+        ]
+
     def _in_order(self) -> Iterator[_Candidate]:
         """All but those for whom there is no place in their IP groups, nearest first."""
-        fresh: dict[bytes, int] = {}
+        taken = dict(self._groups)
+        full = {group for group, count in taken.items() if count >= self.config.per_group}
         for candidate in self._order:
             if candidate.state is _State.NEW and candidate.groups:
-                taken = [self._groups.get(group, 0) + fresh.get(group, 0) for group in candidate.groups]
-                if max(taken) >= self.config.per_group:
+                if not full.isdisjoint(candidate.groups):
                     continue
                 for group in candidate.groups:
-                    fresh[group] = fresh.get(group, 0) + 1
+                    taken[group] = taken.get(group, 0) + 1
+                    if taken[group] >= self.config.per_group:
+                        full.add(group)
             yield candidate
 
     def _nearest(self, count: int) -> list[_Candidate]:
-        """The ``count`` nearest, and the next of IP groups of their own, until ``count`` are."""
+        """The ``count`` nearest, the next of IP groups of their own, until ``count`` are, and all within the radius."""
         found: list[_Candidate] = []
         groups: set[bytes] = set()
         own = 0
         for candidate in self._in_order():
-            if own == count:
+            inside = candidate.distance < self._radius
+            if own >= count and not inside:
                 break
             alone = groups.isdisjoint(candidate.groups)
             groups.update(candidate.groups)
             own += alone
-            if alone or len(found) < count:
+            if alone or inside or len(found) < count:
                 found.append(candidate)
         return found
 
     def _unfinished_paths(self) -> list[list[_Candidate]]:
         """The candidates of every path that has not arrived, nearest first."""
         paths: list[list[_Candidate]] = [[] for _ in range(self.config.paths)]
+        room = self.config.k * len(paths)
         for candidate in self._in_order():
             if len(paths[candidate.path]) < self.config.k:
                 paths[candidate.path].append(candidate)
+                room -= 1
+                if not room:
+                    break
         return [
             path
             for path in paths

@@ -9,8 +9,9 @@ Diversity. Identities are free, addresses are not: no more than a few peers of o
 even fewer in one bucket, so that a hundred thousand identities behind a few addresses are worth a few peers (case
 K6).
 
-Failures. One failure does not cost a peer its place, two in a row do; meanwhile it is not told to others. When this
-host itself is offline everybody fails, and the table still knows whom to ask afterwards.
+Failures. One failure does not cost a peer its place, two in a row do; meanwhile it is not told to others. So a moment
+in which this host itself is offline, and everybody fails, costs nobody his place; a longer one empties the table, and
+the bootstrap list is asked again.
 
 Source: libp2p/specs kad-dht, "Kademlia routing table"; the limits are go's.
 """
@@ -211,6 +212,15 @@ class RoutingTable:
             entries.sort(key=lambda entry: entry.point ^ point)
             found += [each.peer for each in entries if each.peer != without and not (healthy and each.failures)]
         return found[:count]
+
+    def radius(self) -> int:
+        """The distance within which about half of ``bucket_size`` peers are, wherever one looks; 0 while that many are
+        not known.
+
+        Points are spread evenly, so what is around this host is what is to be expected elsewhere.
+        """
+        nearest = self.nearest(self.point, self.config.bucket_size)
+        return 0 if len(nearest) < self.config.bucket_size else (self._entries[nearest[-1]].point ^ self.point) // 2
 
     # --- keeping it fresh
 

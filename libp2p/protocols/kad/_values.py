@@ -38,12 +38,12 @@ async def put(node: Node, key: bytes, value: bytes) -> None:
             return
         taken += 1
 
-    closest = await node.lookups.closest(key)
+    servers = await node.lookups.responsible(key)
     async with trio.open_nursery() as nursery:
-        for peer in closest:
+        for peer in servers:
             nursery.start_soon(put_to, peer)
     if not taken:
-        raise NotStored(key, f"none of {len(closest)} peers took it")
+        raise NotStored(key, f"none of {len(servers)} peers took it")
 
 
 class ValueSearch:
@@ -84,7 +84,7 @@ class ValueSearch:
         self.asked = query.asked
         if self.best is not None:
             # Those with nothing are told only if they are among the nearest, where it will be looked for.
-            nearest = set(query.closest())
+            nearest = set(query.responsible())
             outdated = [
                 peer
                 for peer, value in self._holders.items()

@@ -191,6 +191,17 @@ def test_k7_whoever_names_a_peer_first_does_not_put_it_among_too_many() -> None:
     assert query.next(0.0) == BY_DISTANCE[1:2]
 
 
+def test_k7_everybody_within_the_radius_is_asked() -> None:
+    """K7: who was mined around a key takes nobody's place."""
+    radius = (point_of(bytes(BY_DISTANCE[8])) ^ TARGET) + 1
+    query = Query(TARGET, LOCAL, plain(*BY_DISTANCE[:20]), QueryConfig(k=4, paths=1, beta=1), radius=radius)
+    while not query.finished:
+        for each in query.next(0.0):
+            query.answered(each)
+    assert query.closest() == BY_DISTANCE[:4]
+    assert query.responsible() == BY_DISTANCE[:9]
+
+
 def test_k8_endless_nearer_peers() -> None:
     """K8: a liar that always names nearer peers costs a bounded number of questions."""
     rng = random.Random(1)

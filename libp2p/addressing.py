@@ -102,9 +102,12 @@ def parse(addr: AddrLike) -> Multiaddr:
 
     Raises:
         DecodeError: it is empty, or is not a multiaddr of known protocols, or is longer than 1 KiB.
+        TypeError: it is none of these types.
     """
     if isinstance(addr, str):
         return _parse_text(addr)
+    if not isinstance(addr, bytes | Multiaddr):
+        raise TypeError(f"an address is text, bytes or a Multiaddr, not {addr!r}")
     data = addr if isinstance(addr, bytes) else addr.to_bytes()
     return _parse_bytes(data)
 

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 AddrLike: TypeAlias = "str | bytes | Multiaddr"
+"""An address in any form that :func:`parse` takes."""
 
 # Entries of a cache, each up to a few hundred bytes.
 _CACHED = 2048

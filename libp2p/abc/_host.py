@@ -189,8 +189,10 @@ class Host(Network, Protocol):
 
         Raises:
             DialError: every address failed; each failure is in ``attempts``.
+            ConnectionDenied: the gater refuses the peer.
             LimitExceeded: too many dials or connections.
             DecodeError: ``target`` or an address does not parse.
+            RuntimeError: the host's block has ended.
         """
         ...
 
@@ -205,7 +207,7 @@ class Host(Network, Protocol):
         Raises:
             NegotiationError: the peer speaks none of them.
             LimitedConnection: there is only a connection with limits, and that is not allowed.
-            DialError, LimitExceeded, DecodeError: as :meth:`connect`.
+            DialError, ConnectionDenied, LimitExceeded, DecodeError, RuntimeError: as :meth:`connect`.
         """
         ...
 

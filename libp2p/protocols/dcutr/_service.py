@@ -35,6 +35,7 @@ from ...wire.framing import FrameBuffer, frame
 from ._codec import MAX_MESSAGE, HolePunch, Kind, decode, encode, punchable
 
 DCUTR: ProtocolId = "/libp2p/dcutr"
+"""The protocol id."""
 RESOURCE_LIMIT = 0x1002
 """Stream error code of libp2p (specs error-codes)."""
 _READ_SIZE = 4096

@@ -29,6 +29,7 @@ from ._router import (
 )
 
 FLOODSUB: ProtocolId = "/floodsub/1.0.0"
+"""The protocol id of floodsub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,9 +68,13 @@ from ._score import PeerScores
 from ._unwanted import Unwanted
 
 MESHSUB_10: ProtocolId = "/meshsub/1.0.0"
+"""The protocol id of gossipsub 1.0."""
 MESHSUB_11: ProtocolId = "/meshsub/1.1.0"
+"""The protocol id of gossipsub 1.1."""
 MESHSUB_12: ProtocolId = "/meshsub/1.2.0"
+"""The protocol id of gossipsub 1.2."""
 MESHSUB_13: ProtocolId = "/meshsub/1.3.0"
+"""The protocol id of gossipsub 1.3."""
 
 _VERSIONS = {FLOODSUB: 0, MESHSUB_10: 10, MESHSUB_11: 11, MESHSUB_12: 12, MESHSUB_13: 13}
 _MAX_IHAVES = 8

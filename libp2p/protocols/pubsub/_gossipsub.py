@@ -221,8 +221,7 @@ class Gossipsub(Router):
             actions += self._hellos.receive(peer, control.extensions if control else ())
         if rpc.subscriptions:
             actions += self._take_subscriptions(peer, rpc, score, now)
-        for message in messages:
-            actions.append(self._take_message(peer, message, now))
+        actions += self._take_messages(peer, messages, now)
         if control is not None and known.version:
             actions += self._take_control(peer, known, control, score, now)
         if rpc.extensions and known.version >= 13:
@@ -250,14 +249,21 @@ class Gossipsub(Router):
                 self._graft(peer, change.topic, out, now)
         return actions + out.actions()
 
-    def _take_message(self, peer: PeerId, message: Message, now: float) -> Action:
-        pending = self._pending.get(message.id)
-        if pending is None and message.id not in self._seen:
-            return Authenticate(message)
-        if pending is not None:
-            pending.holders[peer] = None
-        self._score.duplicate(peer, message, now)
-        return Count("duplicates")
+    def _take_messages(self, peer: PeerId, messages: Iterable[Message], now: float) -> list[Action]:
+        actions: list[Action] = []
+        duplicates = 0
+        for message in messages:
+            pending = self._pending.get(message.id)
+            if pending is None and message.id not in self._seen:
+                actions.append(Authenticate(message))
+                continue
+            if pending is not None:
+                pending.holders[peer] = None
+            self._score.duplicate(peer, message, now)
+            duplicates += 1
+        if duplicates:
+            actions.append(Count("duplicates", duplicates))
+        return actions
 
     def knows(self, message: Message) -> bool:
         """See :class:`Router`."""

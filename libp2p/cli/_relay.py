@@ -8,6 +8,7 @@ import typer
 
 from ..protocols.relay import RelayLimits, RelayServer, RelayV1
 from ._listen import EVERYWHERE, Where, follow
+from ._metrics import MetricsAddress, serving_metrics
 from ._node import Node, node_command
 from ._output import Output
 
@@ -53,6 +54,7 @@ async def serve(
     duration: Duration = _DEFAULTS.circuit_duration or 0,
     data: Data = _DEFAULTS.circuit_data or 0,
     v1: V1 = False,
+    metrics: MetricsAddress = None,
 ) -> None:
     """Run a relay (circuit relay v2), until it is interrupted.
 
@@ -67,5 +69,5 @@ async def serve(
         circuit_data=data or None,
     )
     services = [RelayServer(limits), *([RelayV1(limits=limits)] if v1 else [])]
-    async with node.listening(addrs or [EVERYWHERE]).running(*services) as host:
+    async with node.listening(addrs or [EVERYWHERE]).running(*services) as host, serving_metrics(host, out, metrics):
         await follow(host, out)

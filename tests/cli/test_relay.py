@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.request
+
 import pytest
 
 from libp2p.protocols.relay import HOP, RELAY_V1
@@ -31,7 +33,9 @@ def test_ping_through_a_relay() -> None:
 
 
 def test_version_1_is_served_when_asked_for() -> None:
-    with Program("relay", "serve", LOOPBACK, "--v1", "--json") as relay:
+    with Program("relay", "serve", LOOPBACK, "--v1", "--json", "--metrics", "0") as relay:
+        with urllib.request.urlopen(relay.event("metrics")["url"], timeout=30) as answer:
+            assert b"libp2p_relay_reservations 0" in answer.read()
         assert RELAY_V1 in relay.event("listening")["protocols"]
 
 

@@ -21,7 +21,7 @@ from trio.lowlevel import ParkingLot
 
 from ...abc import Connection, Direction, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import Scope, ip_group, is_relay, scope, split_peer
-from ...errors import DecodeError, Libp2pError, RemoteProtocolError
+from ...errors import Libp2pError, RemoteProtocolError
 from ...events import (
     ConnectionEnded,
     ListenAddrsChanged,
@@ -282,10 +282,10 @@ class AutoNat(Service):
             async with await connection.open_stream(DIAL_REQUEST) as stream:
                 messages = Messages(stream)
                 await messages.send(encode(DialRequest(addrs=(addr,), nonce=nonce)))
-                answer = await _receive(messages)
+                answer = await messages.read(decode)
                 if isinstance(answer, DialDataRequest):
                     await _pay(messages, answer)
-                    answer = await _receive(messages)
+                    answer = await messages.read(decode)
             if not isinstance(answer, DialResponse):
                 raise RemoteProtocolError("an AutoNAT server answered with something else")
             outcome = "success"
@@ -326,10 +326,7 @@ class AutoNat(Service):
             # Where only the port is ours, the server knows the rest: it is where it sees us.
             dial = Dial(peer=host.local_peer, addrs=tuple((tested or own)[:MAX_DIALS_AT_ONCE]))
             await messages.send(encode_dial(dial))
-            try:
-                result = decode_result(await messages.receive())
-            except DecodeError as exc:
-                raise RemoteProtocolError(f"autonat: {exc}") from exc
+            result = await messages.read(decode_result)
         self._answers_1.add(_status_name(result.status))
         return _voices_1(connection.peer, result, tested)
 
@@ -338,11 +335,7 @@ class AutoNat(Service):
     async def _take_dial_back(self, stream: Stream) -> None:
         messages, connection = Messages(stream), stream.connection
         with trio.fail_after(DIAL_BACK_TIMEOUT):
-            try:
-                nonce = decode_dial_back(await messages.receive())
-            except DecodeError as exc:
-                raise RemoteProtocolError(f"autonat: {exc}") from exc
-            expected = self._expected.get(nonce)
+            expected = self._expected.get(await messages.read(decode_dial_back))
             if expected is None or not _is_dialled(connection, expected.addr):
                 return stream.reset()
             expected.came.set()
@@ -379,13 +372,6 @@ class AutoNat(Service):
                 dict[LabelValues, Value](counts),
                 ("ipv", "transport"),
             )
-
-
-async def _receive(messages: Messages) -> object:
-    try:
-        return decode(await messages.receive())
-    except DecodeError as exc:
-        raise RemoteProtocolError(f"autonat: {exc}") from exc
 
 
 async def _pay(messages: Messages, wanted: DialDataRequest) -> None:

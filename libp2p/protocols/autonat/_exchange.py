@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 from ...abc import ProtocolId, Stream
 from ...errors import DecodeError, RemoteProtocolError
 from ...wire.framing import FrameBuffer, frame
 from ._codec import MAX_MESSAGE
+
+MessageT = TypeVar("MessageT")
 
 AUTONAT: ProtocolId = "/libp2p/autonat/1.0.0"
 """The protocol id of AutoNAT 1."""
@@ -45,3 +49,16 @@ class Messages:
             except DecodeError as exc:
                 raise RemoteProtocolError(f"autonat: {exc}") from exc
         return self._waiting.popleft()
+
+    async def read(self, decode: Callable[[bytes], MessageT]) -> MessageT:
+        """Wait for the next message, and return what ``decode`` makes of it.
+
+        Raises:
+            RemoteProtocolError: nothing can be made of it, or as with :meth:`receive`.
+            StreamReset, ConnectionClosed: the stream was lost.
+        """
+        message = await self.receive()
+        try:
+            return decode(message)
+        except DecodeError as exc:
+            raise RemoteProtocolError(f"autonat: {exc}") from exc

@@ -165,7 +165,7 @@ class AutoNatServer(Service):
             return await self._respond(messages, DialResponse(status=ResponseStatus.E_REQUEST_REJECTED))
         with work:
             with trio.fail_after(REQUEST_TIMEOUT):
-                request = await _receive(messages)
+                request = await messages.read(decode)
             if not isinstance(request, DialRequest):
                 raise RemoteProtocolError("an AutoNAT request begins with something else")
             index = self._choose(host, connection, request.addrs)
@@ -212,7 +212,7 @@ class AutoNatServer(Service):
         with trio.fail_after(self.limits.data_timeout):
             await messages.send(encode(DialDataRequest(index=index, size=left)))
             while left > 0:
-                paid = await _receive(messages)
+                paid = await messages.read(decode)
                 if not isinstance(paid, DialData):
                     raise RemoteProtocolError("an AutoNAT client sent something else than the data it owes")
                 left -= paid.size
@@ -270,13 +270,6 @@ class AutoNatServer(Service):
             "ip_or_dns_version",
             "transport",
         )
-
-
-async def _receive(messages: Messages) -> object:
-    try:
-        return decode(await messages.receive())
-    except DecodeError as exc:
-        raise RemoteProtocolError(f"autonat: {exc}") from exc
 
 
 def _ip(addr: Multiaddr) -> Part | None:

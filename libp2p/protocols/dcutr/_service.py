@@ -38,6 +38,9 @@ DCUTR: ProtocolId = "/libp2p/dcutr"
 """The protocol id."""
 RESOURCE_LIMIT = 0x1002
 """Stream error code of libp2p (specs error-codes)."""
+PAUSE = 0.25
+"""Seconds between two tries (ours). The peer's try ends when ours does, but for as much as SYNC took longer than half a
+round trip; and while it lasts, the peer takes no other one."""
 _READ_SIZE = 4096
 
 
@@ -130,6 +133,7 @@ class Dcutr(Service):
             with trio.move_on_after(self._config.direct_timeout), suppress(DialError):
                 connection = await host.connect_directly(relayed.peer, known)
             while connection is None and tries < self._config.tries:
+                await trio.sleep(PAUSE if tries else 0)
                 tries += 1
                 self._tries[relayed] = tries
                 addrs = await self._agree(host, relayed)

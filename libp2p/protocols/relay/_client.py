@@ -13,7 +13,7 @@ Source: libp2p/specs relay/circuit-v2; the times are go's (``p2p/host/autorelay`
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -36,6 +36,7 @@ from ...abc import (
 from ...addressing import is_relay, parse, split_peer
 from ...errors import ConnectionClosed, DecodeError, DialError, Libp2pError, RemoteProtocolError, TransportError
 from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified, Reachability, ReachabilityChanged
+from ...metrics import Metric, gauge
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -53,7 +54,7 @@ from ._codec import (
 )
 from ._errors import CircuitRefused, ReservationRefused
 from ._exchange import ask, receive_message, send_message
-from ._hop import HOP, RELAYS, REQUEST_TIMEOUT, STOP
+from ._hop import HOP, RELAYS, REQUEST_TIMEOUT, STOP, direct_connections
 from ._transport import LOCAL_ADDR, Circuit, CircuitListener, CircuitStream, circuit_addr, seen_through
 from ._v1 import RELAY_V1, Kind, MessageV1, StatusV1
 from ._v1 import decode_answer as decode_answer_v1
@@ -206,7 +207,7 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
 
 def _direct(host: Host, peer: PeerId) -> Connection | None:
     """The best connection to ``peer`` that goes through no relay."""
-    return next((conn for conn in host.connections(peer) if not is_relay(conn.remote_addr)), None)
+    return next(iter(direct_connections(host, peer)), None)
 
 
 class RelayClient(Service):
@@ -277,6 +278,10 @@ class RelayClient(Service):
     def reservations(self) -> Mapping[PeerId, Reservation]:
         """The reservations that are held, by relay."""
         return {relay: held for listener in self._listeners for relay, held in listener.reservations.items()}
+
+    def measure(self) -> Iterator[Metric]:
+        """How many relays are held."""
+        yield gauge("libp2p_relay_held", "Relays that this host listens through", len(self.reservations))
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep reservations, until cancelled."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 import trio
@@ -23,6 +23,7 @@ from ...abc import Connection, Discovery, Host, ProtocolId, Service, Stream, Str
 from ...addressing import Scope, is_relay, scope, with_peer
 from ...errors import DecodeError, Libp2pError, RemoteProtocolError
 from ...events import ConnectionEnded
+from ...metrics import Kind, LabelValues, Metric, Value, gauge
 from ...peer_id import PeerId
 from ._codec import (
     CircuitLimit,
@@ -118,6 +119,11 @@ class RelayServer(Service):
     def counts(self) -> Mapping[str, int]:
         """What happened so far: each status answered, under its name, and each way a circuit ended."""
         return dict(self._counts)
+
+    def measure(self) -> Iterator[Metric]:
+        """Reservations and circuits now, and what :meth:`counts` has."""
+        yield gauge("libp2p_relay_reservations", "Reservations that peers hold with this relay", self.reservations)
+        yield from measure_circuits(self.circuits, self._counts)
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """End reservations when their time has come or their peers have gone, until cancelled."""
@@ -263,6 +269,14 @@ class RelayServer(Service):
             return stream
         stream.reset()
         raise _Refused(Status.CONNECTION_FAILED)
+
+
+def measure_circuits(circuits: int, counts: Mapping[str, int]) -> Iterator[Metric]:
+    """What a relay of either version has to tell; what two of one host tell is added up."""
+    yield gauge("libp2p_relay_circuits", "Circuits that this relay carries", circuits)
+    events: dict[LabelValues, Value] = {(event,): count for event, count in counts.items()}
+    help_text = "Answers of this relay by status, and circuits by what ended them"
+    yield Metric("libp2p_relay_events_total", help_text, Kind.COUNTER, events, ("event",))
 
 
 def direct_connections(host: Host, peer: PeerId) -> list[Connection]:

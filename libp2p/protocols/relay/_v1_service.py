@@ -11,17 +11,18 @@ Source: libp2p/specs relay/circuit-v1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import trio
 
 from ...abc import Connection, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import is_relay
 from ...errors import DecodeError, Libp2pError, NegotiationError, RemoteProtocolError
+from ...metrics import Metric
 from ._client import RelayClient
 from ._codec import CircuitLimit
 from ._exchange import ask, receive_message, send_message
-from ._hop import REQUEST_TIMEOUT, STOP_TIMEOUT, direct_connections
+from ._hop import REQUEST_TIMEOUT, STOP_TIMEOUT, direct_connections, measure_circuits
 from ._reservations import Circuits, RelayLimits
 from ._splice import splice
 from ._v1 import RELAY_V1, BadPeer, Kind, MessageV1, StatusV1, decode, decode_answer, encode
@@ -65,6 +66,11 @@ class RelayV1(Service):
     def counts(self) -> Mapping[str, int]:
         """What happened so far: each status answered, under its name, and each way a circuit ended."""
         return dict(self._counts)
+
+    def measure(self) -> Iterator[Metric]:
+        """Circuits now, and what :meth:`counts` has, beside those of a :class:`RelayServer`."""
+        if self._limits is not None:
+            yield from measure_circuits(self.circuits, self._counts)
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve, and let the client use relays of version 1, until cancelled."""

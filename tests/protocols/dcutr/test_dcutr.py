@@ -16,6 +16,7 @@ from libp2p.events import HolePunchEnded, PeerIdentified
 from libp2p.metrics import render
 from libp2p.protocols.dcutr import DCUTR, Dcutr, DcutrConfig
 from libp2p.protocols.dcutr._codec import HolePunch, Kind, decode, encode
+from libp2p.protocols.dcutr._service import PAUSE
 from libp2p.protocols.ping import ping
 from libp2p.protocols.relay import RelayClient
 from libp2p.wire.framing import FrameBuffer, frame
@@ -95,7 +96,7 @@ async def test_r4_three_tries_and_the_relay_stays() -> None:
         began = trio.current_time()
         event = await punched(net)
         assert event.connection is None and event.tries == 3 and event.reason == "3 tries failed"
-        assert trio.current_time() - began == pytest.approx(1.5 + 3 * 5, abs=0.1)
+        assert trio.current_time() - began == pytest.approx(1.5 + 3 * 5 + 2 * PAUSE, abs=0.1)
         assert ways(net) == [True]
         assert len(await ping(net.ann, net.ben.local_peer)) == 1
         # Nothing is tried again on this connection.
@@ -114,6 +115,24 @@ async def test_d6_a_refusal_does_not_shorten_a_try() -> None:
         )
         event = await punched(net)
         assert event.tries == 3 and event.connection is not None, event.reason
+
+
+async def test_d6_a_try_begins_when_the_peers_last_one_is_over() -> None:
+    """Whose SYNC was late is late to end, too, and would refuse the next try."""
+    async with pair(ben=Dcutr) as net:
+        synced: list[float] = []
+        pauses: list[float] = []
+
+        async def answer(stream: Stream) -> None:
+            pauses.extend([trio.current_time() - last for last in synced[-1:]])
+            assert (await receive(stream)).kind is Kind.CONNECT
+            await send(stream, HolePunch(kind=Kind.CONNECT, addrs=(parse(f"/ip4/{ANN}/tcp/4001"),)))
+            assert (await receive(stream)).kind is Kind.SYNC
+            synced.append(trio.current_time())
+
+        net.ann.handle(DCUTR, answer, allow_limited=True)
+        assert (await punched(net)).tries == 3
+        assert len(pauses) == 2 and min(pauses) >= 5 + PAUSE
 
 
 async def test_d7_new_streams_move_and_old_ones_stay() -> None:

@@ -9,6 +9,7 @@ from libp2p.abc import Direction, Stream
 from libp2p.addressing import is_relay
 from libp2p.errors import ConnectionClosed, DialError, LimitedConnection, StreamReset, TransportError
 from libp2p.events import ConnectionEnded, ConnectionOpened, PeerIdentified
+from libp2p.metrics import render
 from libp2p.protocols.identify import identify
 from libp2p.protocols.ping import ping
 from libp2p.protocols.relay import (
@@ -320,6 +321,18 @@ async def test_r2_no_reservation() -> None:
             assert refusal(caught.value) == Status.NO_RESERVATION
         answer = await ask(net.dialer, net.relay, HopMessage(type=HopType.CONNECT, peer=net.relay.local_peer))
         assert answer.status == Status.NO_RESERVATION and not served
+
+
+async def test_what_is_counted() -> None:
+    async with three() as net:
+        await connected(net)
+        with pytest.raises(DialError):
+            await net.dialer.connect(through(net.relay, await net.net.open("other")))
+        told = render(net.relay.measure()).splitlines()
+        assert {"libp2p_relay_reservations 1", "libp2p_relay_circuits 1"} <= set(told)
+        assert 'libp2p_relay_events_total{event="OK"} 2' in told
+        assert 'libp2p_relay_events_total{event="NO_RESERVATION"} 1' in told
+        assert "libp2p_relay_held 1" in render(net.listener.measure()).splitlines()
 
 
 async def test_r2_after_the_end_of_a_reservation() -> None:

@@ -103,6 +103,13 @@ class Routing(Protocol):
         """The best value under ``key``."""
         ...
 
+    def search_value(self, key: bytes) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[bytes]]:
+        """Values under ``key`` as they are found, each better than the one before; the last is the best.
+
+        Leaving the block ends the search.
+        """
+        ...
+
     async def put_value(self, key: bytes, value: bytes) -> None:
         """Store ``value`` under ``key``."""
         ...

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -16,15 +15,18 @@ import typer
 from ..abc import Host
 from ..errors import DecodeError, Libp2pError
 from ..peer_id import PeerId
+from ..protocols.bootstrap import AMINO
 from ..protocols.identify import identify
 from ..protocols.kad import (
     KAD,
+    MAX_CONTENT_KEY,
     AnyValue,
     KadConfig,
     Kademlia,
     LookupStep,
     MemoryStore,
     Mode,
+    Reach,
     StoreFactory,
     public_validators,
 )
@@ -32,13 +34,14 @@ from ..protocols.kad.lookup import common_prefix, point_of
 from ..protocols.kad.sqlite import SqliteStore
 from ..wire import multihash, varint
 from ._errors import Failure
-from ._listen import EVERYWHERE, Where
+from ._listen import Where, serve
 from ._node import Node, announce, node_command
-from ._options import Listen, check_addrs
+from ._options import Listen, StoreFile, addrs_option, check_addrs
 from ._output import DIM, GOOD, Output
 
-_MAX_KEY = 80
-"""Bytes of the key of content (go)."""
+AMINO_NAME = "amino"
+"""Stands for the servers with which one begins in the public network."""
+_CRAWLED_AT_ONCE = 16
 
 app = typer.Typer(help="Find peers, providers and values in a DHT.", no_args_is_help=True)
 
@@ -53,31 +56,28 @@ Key = Annotated[
 Value = Annotated[
     str | None, typer.Argument(metavar="VALUE", help="The value; by default standard input.", show_default=False)
 ]
+
+
+def check_servers(value: Sequence[str] | None) -> str | Sequence[str] | None:
+    """Put servers in place of the name of their network, and refuse what is no address. A callback for options."""
+    return check_addrs([addr for each in value or () for addr in (AMINO if each == AMINO_NAME else (each,))])
+
+
 Bootstrap = Annotated[
     list[str],
-    typer.Option(
-        "--bootstrap",
-        "-b",
-        metavar="ADDR",
-        callback=check_addrs,
-        help="Begin with the server at ADDR, which ends in /p2p/…; may be repeated.",
-        show_default=False,
+    addrs_option(
+        *("--bootstrap", "-b"),
+        text=f"Begin with the server at ADDR, which ends in /p2p/…, or with those of IPFS: {AMINO_NAME}",
+        callback=check_servers,
     ),
 ]
 Known = Annotated[
     list[str] | None,
-    typer.Option(
-        "--bootstrap",
-        "-b",
-        metavar="ADDR",
-        callback=check_addrs,
-        help="Join the network of the server at ADDR; may be repeated. Without one, be the first.",
-        show_default=False,
+    addrs_option(
+        *("--bootstrap", "-b"),
+        text=f"Join the network of the server at ADDR, or {AMINO_NAME}; without one, be the first",
+        callback=check_servers,
     ),
-]
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="FILE", dir_okay=False, help="Keep what others store in FILE across restarts."),
 ]
 Protocol = Annotated[str, typer.Option("--protocol", metavar="ID", help="Which network.")]
 Namespaces = Annotated[
@@ -101,7 +101,8 @@ class _Dht:
         """The service."""
         validators = {**public_validators(), **{name: AnyValue() for name in self.namespaces}}
         try:
-            config = KadConfig(protocol=self.protocol, mode=mode, validators=validators)
+            reach = Reach.PUBLIC if set(AMINO) <= set(self.bootstrap) else Reach.ANY
+            config = KadConfig(protocol=self.protocol, mode=mode, reach=reach, validators=validators)
             return Kademlia(config, bootstrap=self.bootstrap, store=store)
         except ValueError as exc:  # the name of a namespace, an address without a peer
             raise Failure(str(exc)) from exc
@@ -119,15 +120,23 @@ class _Dht:
                 nursery.cancel_scope.cancel()
 
     async def _connect(self, host: Host) -> None:
+        """Ask all there is to begin with, until one has answered."""
         failures: list[Libp2pError] = []
-        for addr in self.bootstrap:
+
+        async def meet(addr: str) -> None:
             try:
                 found = await identify(host, addr, timeout=self.node.timeout)
             except Libp2pError as exc:
                 failures.append(exc)
             else:
-                if self.protocol not in found.protocols:
+                if self.protocol in found.protocols:
+                    nursery.cancel_scope.cancel()
+                else:
                     failures.append(_elsewhere(addr, self.protocol, found.protocols))
+
+        async with trio.open_nursery() as nursery:
+            for addr in self.bootstrap:
+                nursery.start_soon(meet, addr)
         if len(failures) == len(self.bootstrap):
             raise failures[0]
 
@@ -156,14 +165,14 @@ def _elsewhere(addr: str, protocol: str, serves: Collection[str]) -> Failure:
     return Failure(f"{addr} is no server of {protocol}; {hint}")
 
 
-@app.command()
+@app.command("serve")
 @node_command
-async def serve(
+async def serve_command(
     node: Node,
     out: Output,
     addrs: Where = None,
     bootstrap: Known = None,
-    store: Store = None,
+    store: StoreFile = None,
     namespaces: Namespaces = None,
     protocol: Protocol = KAD,
 ) -> None:
@@ -171,10 +180,7 @@ async def serve(
     on its address."""
     dht = _Dht(node, out, bootstrap or (), protocol, namespaces or ())
     kad = dht.make(Mode.SERVER, MemoryStore if store is None else partial(SqliteStore, store))
-    async with node.listening(addrs or [EVERYWHERE]).running(kad) as host:
-        out.note((f"{host.local_peer} is a server of {protocol} at these addresses; Ctrl-C ends it", DIM))
-        announce(host, out, results=True)
-        await trio.sleep_forever()
+    await serve(node, out, addrs, f"a server of {protocol}", kad)
 
 
 @app.command("find-peer")
@@ -328,19 +334,25 @@ async def crawl(
 ) -> None:
     """Ask every server for its neighbours, and theirs, until --count are known, and print who answers."""
     dht = _Dht(node, out, bootstrap, protocol)
-    async with dht.joined("crawling") as (_, kad):
-        waiting = [_peer_id(addr.rpartition("/")[2]) for addr in dht.bootstrap]
-        known = dict.fromkeys(waiting)
-        while waiting:
-            peer = waiting.pop()
-            found = await _neighbours(kad, peer)
+    known: dict[PeerId, None] = {}
+    at_once = trio.CapacityLimiter(_CRAWLED_AT_ONCE)
+    async with dht.joined("crawling") as (_, kad), trio.open_nursery() as nursery:
+
+        async def ask(peer: PeerId) -> None:
+            async with at_once:
+                found = await _neighbours(kad, peer)
             answers = found is not None
             record = {"peer": str(peer), "answers": answers, "known": len(known)}
             out.result(record, f"{peer} ", ("answers", GOOD) if answers else ("does not answer", DIM))
-            for each in found or ():
+            learn(found or ())
+
+        def learn(peers: Iterable[PeerId]) -> None:
+            for each in peers:
                 if each not in known and len(known) < count:
                     known[each] = None
-                    waiting.append(each)
+                    nursery.start_soon(ask, each)
+
+        learn([_peer_id(addr.rpartition("/")[2]) for addr in dht.bootstrap])
 
 
 async def _neighbours(kad: Kademlia, peer: PeerId) -> list[PeerId] | None:
@@ -377,8 +389,8 @@ def _value_key(text: str, namespaces: Collection[str]) -> bytes:
 def _content_key(text: str) -> bytes:
     """The key of content: the multihash in a CID, a peer id, or the text itself."""
     key = _multihash(text) or text.encode()
-    if not 0 < len(key) <= _MAX_KEY:
-        raise Failure(f"a key has 1 to {_MAX_KEY} bytes, not {len(key)}")
+    if not 0 < len(key) <= MAX_CONTENT_KEY:
+        raise Failure(f"a key has 1 to {MAX_CONTENT_KEY} bytes, not {len(key)}")
     return key
 
 

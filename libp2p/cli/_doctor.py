@@ -13,24 +13,14 @@ from ..protocols.bootstrap import AMINO
 from ._checks import Checks
 from ._findings import Finding, State, conclude
 from ._node import Node, node_command
-from ._options import check_addrs
+from ._options import addrs_option
 from ._output import BAD, DIM, GOOD, NAME, Output
 
 _STYLES = {State.GOOD: GOOD, State.BAD: BAD, State.UNKNOWN: DIM}
 
-Peers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--peer", metavar="ADDR", callback=check_addrs, help="Look from this peer; may be repeated.", show_default=False
-    ),
-]
+Peers = Annotated[list[str] | None, addrs_option("--peer", text="Look from this peer")]
 Public = Annotated[bool, typer.Option("--public", help="Look from the public network of IPFS.")]
-Relays = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--relay", metavar="ADDR", callback=check_addrs, help="Try this relay; may be repeated.", show_default=False
-    ),
-]
+Relays = Annotated[list[str] | None, addrs_option("--relay", text="Try this relay")]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="A host name to look up.")]
 Gateway = Annotated[
     str | None,

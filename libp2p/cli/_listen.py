@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
+import trio
 import typer
 
 from .. import Host, Service
@@ -38,6 +40,14 @@ async def listen(
     services: list[Service] = [Echo(), PortMapping()] if port_map else [Echo()]
     async with node.listening(addrs or [EVERYWHERE]).running(*services) as host, serving_metrics(host, out, metrics):
         await follow(host, out)
+
+
+async def serve(node: Node, out: Output, addrs: Sequence[str] | None, what: str, service: Service) -> None:
+    """Run a node that is ``what`` to others, until it is interrupted."""
+    async with node.listening(addrs or [EVERYWHERE]).running(service) as host:
+        out.note((f"{host.local_peer} is {what} at these addresses; Ctrl-C ends it", DIM))
+        announce(host, out, results=True)
+        await trio.sleep_forever()
 
 
 async def follow(host: Host, out: Output) -> None:

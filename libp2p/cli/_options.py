@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -95,6 +95,12 @@ def check_address(value: str | None) -> str | None:
     return value
 
 
+def addrs_option(*names: str, text: str, callback: Callable[..., Any] = check_addrs, panel: str | None = None) -> Any:
+    """An option that takes an address, and may be repeated."""
+    text = f"{text}; may be repeated."
+    return typer.Option(*names, metavar="ADDR", callback=callback, help=text, rich_help_panel=panel, show_default=False)
+
+
 Target = Annotated[
     str,
     typer.Argument(
@@ -117,25 +123,15 @@ KeyFile = Annotated[
         rich_help_panel=_NODE,
     ),
 ]
-Listen = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--listen",
-        metavar="ADDR",
-        callback=check_addrs,
-        help="Listen on ADDR; may be repeated.",
-        rich_help_panel=_NODE,
-        show_default=False,
-    ),
-]
+Listen = Annotated[list[str] | None, addrs_option("--listen", text="Listen on ADDR", panel=_NODE)]
 Points = Annotated[
     list[str] | None,
+    addrs_option("--rendezvous", text="Find others at the rendezvous point at ADDR, and be found there"),
+]
+StoreFile = Annotated[
+    Path | None,
     typer.Option(
-        "--rendezvous",
-        metavar="ADDR",
-        callback=check_addrs,
-        help="Find others at the rendezvous point at ADDR, and be found there; may be repeated.",
-        show_default=False,
+        "--store", metavar="FILE", dir_okay=False, help="Keep what others leave here in FILE across restarts."
     ),
 ]
 Timeout = Annotated[

@@ -14,7 +14,7 @@ from ..peer_id import PeerId
 from ..protocols.pubsub import Messages, Pubsub
 from ._listen import EVERYWHERE
 from ._node import Node, node_command
-from ._options import Listen, Points, check_addrs
+from ._options import Listen, Points, addrs_option
 from ._output import NAME, Output
 from ._rooms import author, described, fail_when_alone, in_topic, join, wait_for_company, watch_people
 from ._typed import PipedLines
@@ -27,12 +27,7 @@ MessageArgs = Annotated[
     list[str] | None,
     typer.Argument(metavar="MESSAGE", help="What to publish; without any, each line of standard input."),
 ]
-Peers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--peer", metavar="ADDR", callback=check_addrs, help="Connect to ADDR; may be repeated.", show_default=False
-    ),
-]
+Peers = Annotated[list[str] | None, addrs_option("--peer", text="Connect to ADDR")]
 SubCount = Annotated[int, typer.Option("--count", min=0, help="End after so many messages; 0 for never.")]
 LookCount = Annotated[int, typer.Option("--count", min=0, help="End after so many looks; 0 for never.")]
 Interval = Annotated[float, typer.Option("--interval", min=0.01, metavar="SECONDS", help="Between two looks.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -18,9 +17,9 @@ from ..protocols.rendezvous import (
     register,
 )
 from ..protocols.rendezvous.sqlite import SqliteRegistrations
-from ._listen import EVERYWHERE, Where
+from ._listen import EVERYWHERE, Where, serve
 from ._node import Node, announce, node_command
-from ._options import Listen, check_addrs
+from ._options import Listen, StoreFile, check_addrs
 from ._output import DIM, NAME, Output
 
 app = typer.Typer(help="Find peers by a name, at a point that all of them know.", no_args_is_help=True)
@@ -49,27 +48,20 @@ Ttl = Annotated[
     typer.Option("--ttl", min=1, metavar="SECONDS", help="How long to be found; by default what the point likes."),
 ]
 Once = Annotated[bool, typer.Option("--once", help="Register once and end; the registration stays until its time.")]
-Store = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="FILE", dir_okay=False, help="Keep registrations in FILE across restarts."),
-]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="Show at most N peers.")]
 
 
-@app.command()
+@app.command("serve")
 @node_command
-async def serve(
+async def serve_command(
     node: Node,
     out: Output,
     addrs: Where = None,
-    store: Store = None,
+    store: StoreFile = None,
 ) -> None:
     """Be a rendezvous point, until interrupted. Give it a --key, so that others can rely on its address."""
     rendezvous = RendezvousPoint(store=None if store is None else SqliteRegistrations(store))
-    async with node.listening(addrs or [EVERYWHERE]).running(rendezvous) as host:
-        out.note((f"{host.local_peer} is a rendezvous point at these addresses; Ctrl-C ends it", DIM))
-        announce(host, out, results=True)
-        await trio.sleep_forever()
+    await serve(node, out, addrs, "a rendezvous point", rendezvous)
 
 
 @app.command("register")

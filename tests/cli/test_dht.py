@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from libp2p.protocols.bootstrap import AMINO
 from tests.cli.program import Program, result_of
 
 pytest.importorskip("typer")
@@ -84,6 +85,12 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
         addr = server.event("listening")["addrs"][0]
         got = result_of("dht", "get", "/test/motto", "-b", addr, "--namespace", "test", *protocol)
         assert (got.status, got.out) == (0, ["kept"])
+
+
+def test_the_public_network_has_a_name() -> None:
+    check_servers = pytest.importorskip("libp2p.cli._dht").check_servers
+    assert check_servers(["amino", NOBODY]) == [*AMINO, NOBODY]
+    assert result_of("dht", "closest", "x", "-b", "ammino").status == 2
 
 
 def test_nobody_to_begin_with() -> None:

@@ -15,6 +15,7 @@ from libp2p.errors import StreamReset
 from libp2p.peer_id import PeerId
 from libp2p.protocols.kad import KAD, Mode, NotFound, Reach
 from libp2p.protocols.kad._codec import MAX_ANSWER, Message, MessageType, PeerInfo, Record, decode, encode
+from libp2p.testing.keys import seeded_key
 from libp2p.testing.network import open_memory_host
 from libp2p.transports.memory import Link, MemoryNetwork
 from libp2p.wire import proto, varint
@@ -270,8 +271,10 @@ class Liar(Service):
 
 
 @asynccontextmanager
-async def lied_to(answer: Callable[[Message], bytes | None], liars: int = 1) -> AsyncIterator[tuple[Node, list[Liar]]]:
-    """A node that knows liars, and an honest server."""
+async def lied_to(
+    answer: Callable[[Message], bytes | None], liars: int = 1, honest: int = 1
+) -> AsyncIterator[tuple[Node, list[Liar]]]:
+    """A node that knows liars, and honest servers."""
     network = MemoryNetwork(0)
     async with AsyncExitStack() as stack:
         services = [Liar(answer) for _ in range(liars)]
@@ -280,8 +283,10 @@ async def lied_to(answer: Callable[[Message], bytes | None], liars: int = 1) -> 
             make: Callable[[], Service] = lambda service=service: service  # type: ignore[misc]  # noqa: E731
             host = await stack.enter_async_context(open_memory_host(network, name=f"liar {number}", services=[make]))
             addrs.append(host.addrs[0])
-        honest = await stack.enter_async_context(open_node(network, "honest"))
-        node = await stack.enter_async_context(open_node(network, "node", bootstrap=[*addrs, honest.host.addrs[0]]))
+        for number in range(honest):
+            server = await stack.enter_async_context(open_node(network, f"honest {number}"))
+            addrs.append(server.host.addrs[0])
+        node = await stack.enter_async_context(open_node(network, "node", bootstrap=addrs))
         await trio.sleep(20)
         yield node, services
 
@@ -309,6 +314,23 @@ async def test_k1_k4_wrong_answers_are_no_values(answer: Callable[[Message], byt
     async with lied_to(answer) as (node, _):
         with pytest.raises(NotFound), trio.fail_after(20):
             await node.kad.get_value(b"/v/key")
+
+
+async def test_k4_ten_liars_of_twenty_return_no_wrong_value() -> None:
+    """K4: the public key of somebody else."""
+    author, liar = seeded_key("author").public_key, seeded_key("liar").public_key
+
+    def answer(request: Message) -> bytes:
+        return encoded(request, record=Record(key=request.key, value=liar.marshal()))
+
+    async with lied_to(answer, liars=10, honest=10) as (node, liars):
+        key = b"/pk/" + bytes(PeerId.from_key(author))
+        await node.kad.put_value(key, author.marshal())
+        node.kad._node().store.expire(1e12)  # what it keeps itself
+        before = sum([each.asked for each in liars])
+        for quorum in (0, 1, 5):
+            assert await node.kad.get_value(key, quorum=quorum) == author.marshal()
+        assert sum([each.asked for each in liars]) > before
 
 
 async def test_k4_addresses_of_this_host_and_of_others() -> None:

@@ -169,7 +169,7 @@ def test_targets_are_looked_at() -> None:
 
 
 def test_the_public_network() -> None:
-    assert len(Bootstrap(AMINO).targets) == 5
+    assert len(Bootstrap(AMINO).targets) == 6
 
 
 @pytest.mark.parametrize(

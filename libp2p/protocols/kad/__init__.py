@@ -11,12 +11,14 @@ from ._events import LookupStep, Step
 from ._query import QueryConfig
 from ._records import AnyValue, InvalidRecord, IpnsValidator, PublicKeyValidator, Validator, public_validators
 from ._routing_table import Entry, RoutingTable, TableConfig
+from ._server import MAX_CONTENT_KEY
 from ._service import MAX_FOUND, Kademlia, StoreFactory
 from ._store import MemoryStore, Store, StoreConfig, StoredProvider, StoredValue
 
 __all__ = [
     "KAD",
     "LAN_KAD",
+    "MAX_CONTENT_KEY",
     "MAX_FOUND",
     "AnyValue",
     "DhtDiscovery",

@@ -14,10 +14,11 @@ from ..._util.nursery import open_unwrapping_nursery
 from ...errors import Libp2pError
 from ...peer_id import PeerId
 from ...wire import multihash
+from ._errors import NotStored
 from ._service import Kademlia
 
 RETRY = 60.0
-"""Seconds until an announcement that nobody took is tried again (ours)."""
+"""Seconds until a name that could not be taken on is tried again (ours)."""
 
 
 class DhtDiscovery:
@@ -46,7 +47,9 @@ class DhtDiscovery:
         while True:
             try:
                 return await self._dht.provide(key)
-            except Libp2pError:  # a host that has just started knows nobody yet
+            except NotStored:  # a host that has just started knows nobody yet; the DHT goes on trying
+                return
+            except Libp2pError:
                 await trio.sleep(RETRY)
 
     @asynccontextmanager

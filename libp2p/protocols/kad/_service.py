@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ from ...abc import Host, Routing, Service, Stream
 from ...addressing import parse, split_peer
 from ...errors import DecodeError, LimitExceeded, RemoteProtocolError
 from ...events import ListenAddrsChanged, PeerIdentified
+from ...metrics import Kind, LabelValues, Metric, Value
 from ...peer_id import PeerId
 from ...wire.framing import FrameBuffer, frame
 from ._addrs import readable
@@ -261,6 +262,19 @@ class Kademlia(Service, Routing):
         """Requests that were answered, by kind, and refusals, by reason; and the size of the routing table."""
         node = self._node()
         return {**node.server.counters, "table": len(node.members.table)}
+
+    def measure(self) -> Iterator[Metric]:
+        """The same for operators; nothing while it does not run."""
+        if self._running is None:
+            return
+        network = self.config.protocol
+        events: dict[LabelValues, Value] = {
+            (network, name): float(count) for name, count in self._running.server.counters.items()
+        }
+        labels = ("network", "event")
+        yield Metric("libp2p_kad_requests_total", "Requests of others, and refusals", Kind.COUNTER, events, labels)
+        peers: dict[LabelValues, Value] = {(network,): float(len(self.table))}
+        yield Metric("libp2p_kad_table_peers", "Peers in the routing table", Kind.GAUGE, peers, ("network",))
 
     async def closest_peers(self, key: bytes) -> Sequence[PeerId]:
         """Return the servers nearest to ``key``, nearest first; at most k. Empty when nobody answers."""

@@ -93,13 +93,16 @@ class MdnsConfig:
     """Packets read of one address, on the average (ours)."""
     packets_burst: int = 100
     """Packets read of an address that was quiet (ours)."""
+    packets_of_all: float = 500.0
+    """Packets read a second, whoever they say they come from (ours; case R7)."""
     interfaces: tuple[str, ...] | None = None
     """Names of the network interfaces to use; None for all but loopback."""
     interface_check: float = 5.0
     """Between two looks at which interfaces there are (go, for addresses)."""
 
     def __post_init__(self) -> None:
-        if min(self.interval, self.ttl, self.max_ttl, self.interface_check, self.packets_per_second) <= 0:
+        rates = (self.packets_per_second, self.packets_of_all)
+        if min(self.interval, self.ttl, self.max_ttl, self.interface_check, *rates) <= 0:
             raise ValueError("times and rates must be positive")
         if not 0 <= self.min_delay <= self.max_delay or self.min_pause < 0:
             raise ValueError("delays must not be negative, and max_delay the largest")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import trio
 
 from ..._util.rate import RateLimit
 from ...abc import Host, Service
 from ...events import ListenAddrsChanged, PeerDiscovered
+from ...metrics import Metric, counter
 from ._codec import name
 from ._machine import Heard, MdnsConfig, MdnsMachine
 from ._sockets import PORT, GroupSocket, interfaces
@@ -56,9 +58,16 @@ class Mdns(Service):
         self._service = name("_p2p._udp.local" if network is None else f"_p2p-{network.hex()}._udp.local")
         self._rng = rng or random.SystemRandom()
         self._port = port
-        self._rate = RateLimit(rate=self._config.packets_per_second, burst=self._config.packets_burst, sources=_SOURCES)
+        rate, total = self._config.packets_per_second, self._config.packets_of_all
+        self._rate = RateLimit(rate=rate, burst=self._config.packets_burst, sources=_SOURCES)
+        # Sources are easily made up.
+        self._total = RateLimit(rate=total, burst=math.ceil(total), sources=1)
         self._wake = trio.Event()
         self.dropped: int = 0
+
+    def measure(self) -> Iterator[Metric]:
+        """What was too much."""
+        yield counter("libp2p_mdns_dropped_total", "Packets and peers of the local network not taken", self.dropped)
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask, answer and listen, until cancelled."""
@@ -122,7 +131,7 @@ class Mdns(Service):
                 await trio.sleep(_RETRY)
                 continue
             now = trio.current_time()
-            if not self._rate.take(source, now):
+            if not self._rate.take(source, now) or not self._total.take(None, now):
                 self.dropped += 1
                 continue
             lost = machine.dropped

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import trio
 
 from ...abc import Host, ProtocolId, Service, Stream, StreamHandler
 from ...errors import DecodeError, LimitExceeded, RemoteProtocolError
+from ...metrics import Metric, Tally, gauge
 from ...peer_id import PeerId
 from ...wire.framing import frame
 from ._codec import (
@@ -51,8 +53,9 @@ class RendezvousPoint(Service):
         self._store = store
         self._table = Registrations(self._config)
         self._cookies = Cookies(secrets.token_bytes(_KEY_SIZE))
-        self._serving = 0
+        self._serving: Counter[PeerId] = Counter()
         self._running = False
+        self._requests = Tally()
 
     @property
     def handlers(self) -> Mapping[ProtocolId, StreamHandler]:
@@ -63,6 +66,11 @@ class RendezvousPoint(Service):
     def registrations(self) -> int:
         """How many registrations there are."""
         return len(self._table)
+
+    def measure(self) -> Iterator[Metric]:
+        """Registrations, and what became of requests."""
+        yield gauge("libp2p_rendezvous_registrations", "Registrations at this point", len(self._table))
+        yield self._requests.metric("libp2p_rendezvous_requests_total", "Requests, by answer", "request", "status")
 
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Read the store, then remove what has ended, until cancelled.
@@ -93,9 +101,10 @@ class RendezvousPoint(Service):
     # --- serving
 
     async def _answer(self, stream: Stream) -> None:
-        if not self._running or self._serving >= self._config.streams_at_once:
+        peer, serving, config = stream.connection.peer, self._serving, self._config
+        if serving.total() >= config.streams_at_once or serving[peer] >= config.streams_per_peer or not self._running:
             return stream.reset(LimitExceeded.wire_code)
-        self._serving += 1
+        serving[peer] += 1
         try:
             messages = Messages(stream, MAX_REQUEST)
             for _ in range(REQUESTS_PER_STREAM):
@@ -103,14 +112,18 @@ class RendezvousPoint(Service):
                     request = await messages.receive()
                 if request is None:
                     return
-                answer = await self._serve(stream.connection.peer, request)
+                answer = await self._serve(peer, request)
+                status = Status.OK if answer is None else Status(answer.status)
+                self._requests.add(type(request).__name__.lower(), status.name.lower())
                 if answer is not None:
                     with trio.fail_after(self._config.timeout):
                         await stream.send_all(frame(encode(answer)))
         finally:
-            self._serving -= 1
+            serving[peer] -= 1
+            if not serving[peer]:
+                del serving[peer]
 
-    async def _serve(self, peer: PeerId, request: Message) -> Message | None:
+    async def _serve(self, peer: PeerId, request: Message) -> RegisterResponse | DiscoverResponse | None:
         match request:
             case Register():
                 try:

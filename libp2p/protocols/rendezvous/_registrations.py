@@ -52,6 +52,8 @@ class RendezvousConfig:
     """Most bytes of registrations in one answer (ours); whoever asks goes on with the cookie."""
     streams_at_once: int = 64
     """Requests being served at a time; those above are reset (ours): with the answers, 16 MiB."""
+    streams_per_peer: int = 8
+    """Of these, of one peer (ours): nobody keeps all of them for himself."""
     timeout: float = 10.0
     """Seconds that a peer has to say what it wants, and again to take the answer (rust)."""
 
@@ -60,9 +62,8 @@ class RendezvousConfig:
             raise ValueError("the times of registrations must be positive, and the default between the bounds")
         if not 0 < self.page <= MAX_REGISTRATIONS:
             raise ValueError(f"a page holds one to {MAX_REGISTRATIONS} registrations")
-        if min(self.registrations_per_peer, self.registrations, self.record_bytes, self.streams_at_once) < 1 or not (
-            MAX_REQUEST <= self.answer_bytes <= MAX_MESSAGE // 2
-        ):
+        counts = (self.registrations_per_peer, self.registrations, self.streams_at_once, self.streams_per_peer)
+        if min(*counts, self.record_bytes) < 1 or not MAX_REQUEST <= self.answer_bytes <= MAX_MESSAGE // 2:
             raise ValueError("limits of a rendezvous point must be positive, and an answer neither tiny nor huge")
         if self.timeout <= 0:
             raise ValueError("the timeout must be positive")

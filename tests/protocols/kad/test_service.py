@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from libp2p.addressing import parse
 from libp2p.crypto.keys import unmarshal_public_key
 from libp2p.errors import DialError, LimitExceeded
 from libp2p.events import Reachability
+from libp2p.metrics import render
 from libp2p.peer_id import PeerId
 from libp2p.protocols.kad import KAD, InvalidRecord, KadConfig, Kademlia, LookupStep, Mode, NotFound, NotStored, Reach
 from libp2p.protocols.kad._codec import MAX_ANSWER, Message, MessageType, decode, encode
@@ -223,7 +225,7 @@ def test_k6_where_a_relay_is_says_nothing_of_those_behind_it() -> None:
     relayed = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{SOMEBODY}/p2p-circuit")
     connections = [SimpleNamespace(remote_addr=addr) for addr in (direct, relayed)]
     host = SimpleNamespace(connections=lambda peer: connections)
-    assert reached_at(host, SOMEBODY) == [direct]  # type: ignore[arg-type]
+    assert reached_at(host, SOMEBODY) == [direct]
 
 
 async def test_what_is_provided_is_bounded() -> None:
@@ -298,6 +300,32 @@ async def test_the_dead_leave_the_table() -> None:
         assert b.peer not in a.kad.table
 
 
+@pytest.mark.bar_n
+@pytest.mark.limit(600)
+async def test_k5_half_of_the_network_dies() -> None:
+    """K5: ten minutes later nobody names the dead, and the living find each other."""
+    network = MemoryNetwork(0)
+    async with AsyncExitStack() as living:
+        first = await living.enter_async_context(open_node(network, "n0"))
+        known = [first.host.addrs[0]]
+        alive = [first]
+        alive += [
+            await living.enter_async_context(open_node(network, f"n{number}", bootstrap=known))
+            for number in range(1, 8)
+        ]
+        async with AsyncExitStack() as dying:
+            dead = set[PeerId]()
+            for number in range(8, 16):
+                dead.add((await dying.enter_async_context(open_node(network, f"n{number}", bootstrap=known))).peer)
+            await trio.sleep(60)
+            assert any(peer in first.kad.table for peer in dead)
+        await trio.sleep(600)
+        for node in alive:
+            table = node.kad.table
+            assert dead.isdisjoint(table.nearest(table.point, 30, healthy=True))
+            assert set(await node.kad.closest_peers(b"key")) == {each.peer for each in alive if each is not node}
+
+
 async def test_streams_are_used_again_and_end_when_idle() -> None:
     """KD3."""
     async with dht(4, idle_streams=2) as nodes:
@@ -321,11 +349,15 @@ async def test_lookups_tell_their_steps() -> None:
         assert (asked.peer, asked.step.value, answered.step.value) == (b.peer, "asked", "answered")
         assert a.kad.metrics()["table"] == 1
         assert b.kad.metrics()["find_node"] >= 1
+        text = render(b.host.measure())
+        assert 'libp2p_kad_table_peers{network="/ipfs/kad/1.0.0"} 1.0' in text
+        assert 'libp2p_kad_requests_total{network="/ipfs/kad/1.0.0",event="find_node"}' in text
         assert await a.kad.ask_peer(b.peer, b"key") == []
 
 
 async def test_it_must_run() -> None:
     with pytest.raises(RuntimeError, match="not running"):
         await Kademlia().closest_peers(b"x")
+    assert not list(Kademlia().measure())
     with pytest.raises(ValueError, match="/p2p/"):
         Kademlia(bootstrap=["/ip4/1.2.3.4/tcp/1"])

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -176,6 +177,22 @@ async def test_many_steps_leave_the_counts_right(open_store: OpenStore) -> None:
     settle(store)
     if isinstance(store, SqliteStore):
         assert store._totals == store._count()
+
+
+@pytest.mark.bar_n
+@pytest.mark.limit(600)
+def test_k3_a_flood_of_announcements_takes_little_memory() -> None:
+    """K3: 32 MiB at most."""
+    store = MemoryStore(LOCAL)
+    tracemalloc.start()
+    try:
+        for number in range(40_000):
+            add(store, b"%d" % number, 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 32 * 2**20
+    assert len(store._providers) == store.config.provider_keys
 
 
 @pytest.mark.parametrize("name", ["records", "record_bytes", "provider_keys", "providers_per_key"])

@@ -12,6 +12,7 @@ import trio
 
 import libp2p
 from libp2p.events import PeerDiscovered
+from libp2p.metrics import render
 from libp2p.protocols.mdns import Mdns, MdnsConfig
 from libp2p.protocols.mdns import _service as service_module
 from libp2p.protocols.mdns._codec import PTR, Question, encode_query, name
@@ -235,6 +236,42 @@ async def test_a_broken_socket_is_read_again(monkeypatch: pytest.MonkeyPatch) ->
     async with memory_network(1, services=[lambda: Mdns(MdnsConfig(packets_burst=5))]):
         await trio.sleep(10)
     assert min(each.received for each in broken) > 10
+
+
+async def test_r7_a_flood_from_made_up_sources_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R7: each packet from an address of its own."""
+
+    class Flooded:
+        """Brings a thousand packets a second."""
+
+        def __init__(self, version: int, *, port: int) -> None:
+            self.received = 0
+            flooded.append(self)
+
+        async def bind(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        def use(self, found: list[int]) -> bool:
+            return False
+
+        async def send(self, packets: list[bytes]) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def receive(self) -> tuple[bytes, str]:
+            self.received += 1
+            await trio.sleep(0.001)
+            return QUERY, f"source {self.received}"
+
+        def close(self) -> None:
+            pass
+
+    flooded: list[Flooded] = []
+    monkeypatch.setattr(service_module, "GroupSocket", Flooded)
+    service = Mdns(MdnsConfig(packets_of_all=100))
+    async with memory_network(1, services=[lambda: service]):
+        await trio.sleep(2)
+    assert sum(each.received for each in flooded) - service.dropped <= 310
+    assert f"libp2p_mdns_dropped_total {service.dropped}" in render(service.measure())
 
 
 def test_loopback_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from libp2p.addressing import parse
 from libp2p.errors import NegotiationError, RemoteProtocolError, StoreUnwritable, StreamReset
 from libp2p.events import PeerDiscovered
 from libp2p.host import RunningHost
+from libp2p.metrics import render
 from libp2p.peer_id import PeerId
 from libp2p.protocols.rendezvous import (
     RENDEZVOUS,
@@ -112,6 +113,9 @@ async def test_register_discover_unregister() -> None:
         await unregister(a, point.local_peer, "chess")
         assert net.point.registrations == 0
         await unregister(a, point.local_peer, "chess")  # harmless
+        text = render(net.point.measure())
+        assert "libp2p_rendezvous_registrations 0" in text
+        assert 'libp2p_rendezvous_requests_total{request="discover",status="ok"} 3' in text
 
 
 async def test_rv6_unregister_is_not_answered() -> None:
@@ -281,6 +285,21 @@ async def test_a_peer_that_says_nothing_is_not_waited_for() -> None:
                 await quiet.receive_some()
         assert trio.current_time() >= 10
         await register(b, point.local_peer, "chess")
+
+
+async def test_r7_nobody_keeps_a_point_for_himself() -> None:
+    """R7: streams on which one peer says nothing; others are served all the same."""
+    async with (
+        Net(RendezvousConfig(streams_at_once=10, streams_per_peer=4)) as (point, a, b),
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(10):
+            with suppress(StreamReset, NegotiationError):  # one too many
+                stream = await a.open_stream(point.local_peer, RENDEZVOUS)
+                stack.callback(stream.reset)
+                await stream.send_all(b"\x05")
+            await settled()
+        assert await register(b, point.local_peer, "chess")
 
 
 async def test_an_answer_has_so_many_bytes() -> None:

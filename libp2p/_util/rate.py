@@ -33,3 +33,25 @@ class RateLimit:
         allowed = tokens >= 1
         self._buckets[source] = (tokens - allowed, now)
         return allowed
+
+
+class Budget:
+    """How often something may happen: ``burst`` times at once, ``rate`` times a second in the long run.
+
+    A leaky bucket in constant space: the level rises by one with each charge and sinks by ``rate`` a second.
+    """
+
+    __slots__ = ("_burst", "_level", "_rate", "_time")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = 0.0
+        self._time = 0.0
+
+    def charge(self, now: float, count: float = 1.0) -> bool:
+        """Count one, or as many. False when that is too many."""
+        level = self._level - (now - self._time) * self._rate
+        self._time = now
+        self._level = level = level + count if level > 0.0 else count
+        return level <= self._burst

@@ -85,8 +85,8 @@ class Network(Protocol):
     async def open_stream(self, peer: PeerId, /, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         """Connect if needed and open a stream for the first of ``protocols`` the peer speaks.
 
-        The best connection carries it: a direct one before one through a relay with limits, which does so only when
-        ``allow_limited``; see :meth:`Connection.open_stream`.
+        The best connection carries it: a direct one before one through a relay, which, if it has limits, does so only
+        when ``allow_limited``; see :meth:`Connection.open_stream`.
         """
         ...
 

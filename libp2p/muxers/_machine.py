@@ -253,28 +253,6 @@ REFUSED_BACKLOG = "too many streams wait for the peer to accept them"
 """The only refusal that is worth waiting for: :class:`OpenCredit` tells when it is over."""
 
 
-class Budget:
-    """How often something may happen: ``burst`` times at once, ``rate`` times a second in the long run.
-
-    A leaky bucket in constant space: the level rises by one with each charge and sinks by ``rate`` a second.
-    """
-
-    __slots__ = ("_burst", "_level", "_rate", "_time")
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._level = 0.0
-        self._time = 0.0
-
-    def charge(self, now: float) -> bool:
-        """Count one. False when that is too many."""
-        level = self._level - (now - self._time) * self._rate
-        self._time = now
-        self._level = level = level + 1.0 if level > 0.0 else 1.0
-        return level <= self._burst
-
-
 class Outbox:
     """Frames on their way out, in order.
 

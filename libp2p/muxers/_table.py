@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from .._util.rate import Budget
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ._machine import (
     REFUSED_DEAD,
@@ -33,7 +34,6 @@ from ._machine import (
     REFUSED_STREAMS,
     RESOURCE_LIMIT,
     SHUTDOWN,
-    Budget,
     DataReceived,
     EofReceived,
     MuxEvent,

@@ -384,6 +384,10 @@ async def _close_all(conns: Iterable[SwarmConnection]) -> None:
             nursery.start_soon(conn.aclose)
 
 
-def _preference(conn: SwarmConnection) -> tuple[bool, int, float]:
-    """Best first: direct before limited, then busiest, then oldest, so that both sides tend to agree."""
-    return (conn.limited, -conn.stream_count, conn.opened_at)
+def _preference(conn: SwarmConnection) -> tuple[bool, bool, int, float]:
+    """Best first: direct, then without limits, then busiest, then oldest, so that both sides tend to agree.
+
+    Not all relays have limits: without regard to the way, the relayed connection, being the older and busier one, would
+    be preferred for ever to the direct one that replaces it.
+    """
+    return (is_relay(conn.remote_addr), conn.limited, -conn.stream_count, conn.opened_at)

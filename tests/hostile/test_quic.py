@@ -5,6 +5,7 @@ On the virtual clock, over a network in memory; work and memory are real. An hon
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import Counter
@@ -20,14 +21,27 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from libp2p.abc import MuxedStream
-from libp2p.errors import ConnectionClosed, RemoteProtocolError, TransportError
+from libp2p.crypto.keys import PrivateKey
+from libp2p.errors import ConnectionClosed, RemoteProtocolError, StreamReset, TransportError
+from libp2p.host import HostConfig, RunningHost, open_host
+from libp2p.muxers.yamux import Yamux
+from libp2p.peerstore import MemoryPeerstore
+from libp2p.protocols.identify import Identify
+from libp2p.protocols.ping import Ping, ping
+from libp2p.security.noise import Noise
+from libp2p.swarm import BackoffConfig, Gater, SwarmConfig
+from libp2p.testing import seeded_key
+from libp2p.testing.cut import Scenario, cut_everywhere
 from libp2p.testing.rig import StepWatch, rss
+from libp2p.transports.dns import DnsResolver
+from libp2p.transports.quic import _transport
 from libp2p.transports.quic._admission import MAX_HANDSHAKES, RETRY_ABOVE
 from libp2p.transports.quic._connection import QuicConnection
-from libp2p.transports.quic._engine import Address, _Bridge
-from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER
+from libp2p.transports.quic._endpoint import Endpoint
+from libp2p.transports.quic._engine import BURST, EXCESSIVE_WORK, Address, _Bridge
+from libp2p.transports.quic._machine import HANDSHAKE_TIMEOUT, LINGER, MAX_RESETS
 from libp2p.transports.quic._packets import MIN_INITIAL, PacketKind, read_header
-from libp2p.transports.quic._transport import QuicListener
+from libp2p.transports.quic._transport import QuicListener, QuicTransport
 from tests.hostile.quic import (
     RawQuic,
     ack,
@@ -39,7 +53,7 @@ from tests.hostile.quic import (
     varint,
 )
 from tests.hostile.test_muxers import STEPS, finish, open_pair, take_step
-from tests.transports.quic.net import FakeUdp, Net, connect, open_net
+from tests.transports.quic.net import FakeUdp, Net, UdpNetwork, connect, open_net
 from tests.transports.quic.pairs import make_client
 
 STEP = 0.150
@@ -201,6 +215,93 @@ async def test_T3_handshakes_that_stop_half_way() -> None:
     assert all(got[source] <= 3 * sent[source] for source in sent)
 
 
+async def test_T3_many_hellos_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a millisecond or two: others get their turn in between."""
+    begun = most = 0
+    begin = Endpoint._begin
+
+    def count(*args: Any, **kwargs: Any) -> QuicConnection:
+        nonlocal begun, most
+        begun, most = begun + 1, max(most, begun + 1)
+        return begin(*args, **kwargs)
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            nonlocal begun
+            begun = 0
+
+    async with scene() as s:
+        monkeypatch.setattr(Endpoint, "_begin", count)
+        hello = make_client().transmit(1.0)[0][0]
+        for number in range(RETRY_ABOVE):
+            s.sock.arrive(hello[:6] + number.to_bytes(8, "big") + hello[14:], (f"198.51.100.{number}", 5555))
+        trio.lowlevel.add_instrument(steps := Steps())
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert s.listener.endpoint._admission.count == RETRY_ABOVE
+    assert most == 1
+
+
+async def test_T3_hellos_full_of_gaps() -> None:
+    """Each byte out of order takes eighteen: of fifty who send 50 KiB of nothing else, little is kept."""
+    async with scene() as s:
+        before = s.net.udp.filter
+        s.net.udp.filter = lambda *sent: None if sent[2][0].startswith("198.51.") else before(*sent)
+        for number in range(RETRY_ABOVE):
+            source = (f"198.51.100.{number}", 5555)
+            client = make_client(seed=number)
+            for data, _ in client.transmit(1.0):
+                s.sock.arrive(data, source)
+            for piece in range(50):
+                client._core.send_crypto(0, 100_000 + 1000 * piece, bytes(900))
+                client._core.handle_timer(2.0 + piece / 4)
+                while (sent := client._core.poll_transmit(2.0 + piece / 4)) is not None:
+                    s.sock.arrive(sent[0], source)
+            await wait_all_tasks_blocked()
+        assert s.listener.endpoint._admission.count == RETRY_ABOVE
+
+
+async def test_T3_who_takes_all_places_keeps_nobody_out() -> None:
+    """Six machines show where they are, take every place and finish nothing: whoever comes next gets in."""
+    async with scene() as s:
+        before, answers = s.net.udp.filter, dict[Address, list[bytes]]()
+
+        def note(data: bytes, source: Address, target: Address) -> bytes | None:
+            if not target[0].startswith("198.51."):
+                return before(data, source, target)
+            answers.setdefault(target, []).append(data)
+            return None
+
+        s.net.udp.filter = note
+
+        async def occupy() -> None:
+            for number in itertools.count():
+                source = (f"198.51.100.{number % 6}", 1000 + number)
+                client = make_client(seed=number)
+                for _ in range(2):  # the second time with a token, if there was a Retry
+                    for data, _ in client.transmit(1.0):
+                        s.sock.arrive(data, source)
+                    await wait_all_tasks_blocked()
+                    client.receive(
+                        [data for data in answers.get(source, ()) if data[0] & 0xF0 == 0xF0],
+                        s.listener.endpoint.address,
+                        1.0,
+                    )
+                if number > 100:
+                    await trio.sleep(0.05)
+
+        s.nursery.start_soon(occupy)
+        while s.listener.endpoint._admission.count < MAX_HANDSHAKES:
+            await trio.sleep(0.01)
+        for _ in range(3):
+            node = await s.net.node()
+            with trio.fail_after(5):
+                ours = await node.transport.dial(s.listener.addresses[0], peer=None)
+                await s.listener.accept()
+            ours.abort()
+            assert s.listener.endpoint._admission.count <= MAX_HANDSHAKES
+
+
 async def test_T3_a_flood_of_other_versions() -> None:
     """Each is told which version there is, in fewer bytes than it took to ask; nothing is remembered."""
     async with scene() as s:
@@ -222,6 +323,22 @@ async def test_T3_a_flood_of_other_versions() -> None:
         assert s.listener.endpoint._admission.count == 0
 
 
+async def test_T3_answers_to_strangers_do_not_pile_up() -> None:
+    """Not even when nothing can be sent: those of connections wait for room, those to strangers are left out."""
+    async with scene() as s:
+        s.sock.full = True
+        endpoint = s.listener.endpoint
+        hello = make_client().transmit(1.0)[0][0]
+        for number in range(200):
+            source = (f"198.51.{number // 250}.{number % 250}", 5555)
+            s.sock.arrive(hello[:6] + number.to_bytes(8, "big") + hello[14:], source)
+            s.sock.arrive((b"\xc0\x0a\x0a\x0a\x0a\x08" + bytes(9)).ljust(MIN_INITIAL, b"\x00"), source)
+        await wait_all_tasks_blocked()
+        assert endpoint._admission.count == RETRY_ABOVE
+        assert len(endpoint._unsent) <= BURST
+        s.sock.make_room()
+
+
 async def test_T3_resets_that_are_forged() -> None:
     """Who sees a connection's ids, but not its tokens, cannot end it: datagrams that look like stateless resets."""
     async with scene() as s:
@@ -230,7 +347,8 @@ async def test_T3_resets_that_are_forged() -> None:
         for sock, cids in ((s.sock, list(s.listener.endpoint._by_cid)), (dialer, [b""])):
             for number in range(1000):
                 cid = cids[number % len(cids)]
-                data = bytes([0x40 | rng.randrange(64)]) + cid + rng.randbytes(rng.randrange(12, 60))
+                token = bytes(16) if number % 5 == 0 else rng.randbytes(16)  # of an end that has told none, perhaps
+                data = bytes([0x40 | rng.randrange(64)]) + cid + rng.randbytes(rng.randrange(60)) + token
                 sock.arrive(data, s.sock.address if sock is dialer else dialer.address)
         await wait_all_tasks_blocked()
         assert s.honest.end is None
@@ -386,7 +504,120 @@ async def test_T6_transport_parameters_that_end_too_early(monkeypatch: pytest.Mo
         await s.ask()
 
 
+async def test_M6_resets_that_were_asked_for() -> None:
+    """Who is refused one stream after the other answers each refusal with a reset, which is only right."""
+    async with scene() as s:
+        refused, connection = await connect(await s.net.node(), s.listener)
+        s.nursery.start_soon(s.run, refused)
+        await s.nursery.start(connection.run, lambda stream: stream.reset(1))
+        for _ in range(MAX_RESETS // 50 + 5):
+            for _ in range(50):
+                stream = await refused.open_stream()
+                await stream.send_all(b"x")
+            await trio.sleep(0.1)
+        assert refused.end is None and connection.end is None
+        assert connection.machine.in_use["streams"] == 0
+        connection.abort()
+
+
+# --- X1
+
+
+class _Dialling(Scenario[tuple[RunningHost, RunningHost]]):
+    """A connection over QUIC between hosts, from the first packet to a ping and the end."""
+
+    @asynccontextmanager
+    async def setup(self) -> AsyncIterator[tuple[RunningHost, RunningHost]]:
+        async with trio.open_nursery() as nursery:
+            udp = UdpNetwork()
+            nursery.start_soon(udp.run)
+            transports: list[QuicTransport] = []
+            async with _open_host(udp, transports) as one, _open_host(udp, transports) as other:
+                yield one, other
+                await trio.sleep(60)
+                assert one.swarm.scopes.usage().get("dials", 0) == 0
+                assert not one.connections() and not other.connections()
+                for endpoint in (endpoint for transport in transports for endpoint in transport._endpoints):
+                    assert not (endpoint._cids or endpoint._by_cid or endpoint._dials or endpoint._handshakes)
+                    assert endpoint.live == endpoint._admission.count == 0
+            assert not udp.sockets
+            nursery.cancel_scope.cancel()
+
+    async def act(self, state: tuple[RunningHost, RunningHost]) -> None:
+        one, other = state
+        await one.connect(other.addrs[0])
+        await ping(one, other.local_peer)
+        await one.disconnect(other.local_peer)
+        await trio.sleep(1)
+
+
+@asynccontextmanager
+async def _open_host(udp: UdpNetwork, transports: list[QuicTransport]) -> AsyncIterator[RunningHost]:
+    def make(key: PrivateKey) -> QuicTransport:
+        transports.append(QuicTransport(key, open_socket=udp.open))
+        return transports[-1]
+
+    async with open_host(
+        key=seeded_key(f"{len(transports)}"),
+        listen=["/ip4/127.0.0.1/udp/0/quic-v1"],
+        services=[Identify(), Ping()],
+        transports=[make],
+        security=[Noise],
+        muxers=[Yamux()],
+        peerstore=MemoryPeerstore(),
+        resolver=DnsResolver(),
+        gater=Gater(),
+        config=HostConfig(swarm=SwarmConfig(backoff=BackoffConfig(base=0, coefficient=0)), strict=True),
+    ) as host:
+        yield host
+
+
+@pytest.mark.limit(120)
+def test_X1_cancelled_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """X1: at every scheduling point; nothing is left, and the same works afterwards."""
+    monkeypatch.setattr(_transport, "self_test", lambda *_: None)  # takes half the time, and waits for nothing
+    assert cut_everywhere(_Dialling()) > 30
+
+
 # --- streams, as of the muxers
+
+
+async def test_M6_rapid_reset_ends_the_connection() -> None:
+    """At most 256 handlers live at once, each sees its end, and a thousand resets in ten seconds are enough."""
+    live = most = began = 0
+
+    async def handler(stream: MuxedStream) -> None:
+        nonlocal live, most, began
+        live, began = live + 1, began + 1
+        most = max(most, live)
+        try:
+            while True:
+                await stream.receive_some()
+        except (StreamReset, ConnectionClosed):
+            live -= 1
+
+    async with scene() as s:
+        hostile, connection = await connect(await s.net.node(), s.listener)
+        s.nursery.start_soon(s.run, hostile)
+
+        async def serve() -> None:
+            with pytest.raises(RemoteProtocolError, match="resets too many"):
+                await connection.run(lambda stream: s.nursery.start_soon(handler, stream))
+
+        s.nursery.start_soon(serve)
+        for _ in range(MAX_RESETS // 50 + 5):
+            if hostile.end is not None:
+                break
+            for _ in range(50):
+                stream = await hostile.open_stream()
+                await stream.send_all(b"x")
+                stream.reset(1)
+            await trio.sleep(0.1)
+        assert hostile.end is not None and hostile.end.code == EXCESSIVE_WORK
+        await wait_all_tasks_blocked()
+    assert MAX_RESETS <= began <= MAX_RESETS + 256
+    assert most <= 256
+    assert live == 0
 
 
 @settings(max_examples=20)

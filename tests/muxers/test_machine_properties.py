@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from libp2p.errors import LocalProtocolError, RemoteProtocolError
 from libp2p.muxers._machine import (
-    Budget,
     CreditReceived,
     DataReceived,
     EofReceived,
@@ -490,15 +489,6 @@ def test_m7_ids_are_new_once_in_any_order(order: list[int], again: list[int]) ->
 
 
 # --- the small parts they share ---------------------------------------------------------------------------------------
-
-
-def test_a_budget_allows_a_burst_and_a_rate() -> None:
-    budget = Budget(10, 3)
-    assert [budget.charge(0.0) for _ in range(4)] == [True, True, True, False]
-    assert budget.charge(0.05) is False
-    assert budget.charge(0.3) is True
-    assert all(budget.charge(1 + i / 10) for i in range(1000))
-    assert [budget.charge(500.0) for _ in range(4)] == [True, True, True, False]
 
 
 def test_an_outbox_keeps_order_and_joins() -> None:

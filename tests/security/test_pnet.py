@@ -15,7 +15,7 @@ import libp2p
 from libp2p.abc import DirectStream, SecureMuxedConnection
 from libp2p.errors import DecodeError, DialError, PrivateNetworkRequired, SecurityError
 from libp2p.host import HostConfig
-from libp2p.protocols.ping import ping
+from libp2p.protocols.ping import Ping, ping
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.pnet._codec import decode_key_file, encode_key_file
@@ -23,10 +23,11 @@ from libp2p.security.pnet._salsa20 import hsalsa20, xsalsa20
 from libp2p.security.pnet._stream import PIECE
 from libp2p.security.tls import Tls
 from libp2p.swarm._upgrade import Upgrader
-from libp2p.testing import MemoryNetwork, open_memory_host
+from libp2p.testing import Memory, MemoryNetwork, open_memory_host, seeded_key
 from libp2p.testing.conformance.stream import receive_all, receive_exactly
 from libp2p.testing.flaky import Dribble, Plain
 from libp2p.transports.tcp import Tcp
+from libp2p.transports.websocket import WebSocket
 from tests.security.noise_raw import streams
 
 KEY = bytes(range(32))
@@ -273,6 +274,36 @@ async def test_C1_members_talk(security) -> None:
     assert b"multistream" not in everything
     assert b"/noise" not in everything
     assert b"libp2p" not in everything
+
+
+def _open_ws_host(network, ip, psk):
+    return libp2p.open_host(
+        key=seeded_key(ip),
+        listen=[f"/ip4/{ip}/tcp/80/ws"],
+        services=[Ping()],
+        transports=[WebSocket(below=Memory(network, ip=ip))],
+        psk=psk,
+    )
+
+
+async def test_C1_members_talk_over_websocket() -> None:
+    """The WebSocket is outside, where proxies see it; a stranger gets through that and no further."""
+    network = MemoryNetwork()
+    clear: list[bytes] = []
+    async with (
+        _open_ws_host(network, "10.0.0.1", PSK) as one,
+        _open_ws_host(network, "10.0.0.2", PSK) as two,
+        _open_ws_host(network, "10.0.0.3", None) as stranger,
+    ):
+        with network.tap(lambda wire, data: clear.append(data)):
+            await one.connect(two.addrs[0])
+            assert await ping(one, two.local_peer, count=2)
+        with trio.fail_after(60), pytest.raises(DialError):
+            await stranger.connect(two.addrs[0])
+        assert {connection.peer for connection in two.connections()} == {one.local_peer}
+    everything = b"".join(clear)
+    assert everything.startswith(b"GET / HTTP/1.1")
+    assert b"/noise" not in everything and b"libp2p" not in everything
 
 
 @pytest.mark.parametrize("theirs", [OTHER, None], ids=["another key", "no key"])

@@ -297,6 +297,32 @@ async def test_T7_a_flood_of_pings() -> None:
     await theirs.aclose()
 
 
+@pytest.mark.parametrize(("pause", "ends"), [(0.1, True), (0.5, False)])
+async def test_M5_frames_without_payload_and_without_end(pause, ends) -> None:
+    """M5: four hundred in each read, ten times a second; twice a second is borne."""
+    ours, theirs = await Net().raw()
+    stream = opened(ours, client=False)
+
+    async def flood() -> None:
+        for _ in range(20):
+            await theirs.send_all(b"\x89\x80\0\0\0\0" * 400)
+            await trio.sleep(pause)
+        await theirs.send_all(b"\x82\x81\0\0\0\0x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood)
+        if ends:
+            with pytest.raises(trio.BrokenResourceError, match="flood"):
+                await stream.receive_some()
+            with pytest.raises(trio.BrokenResourceError, match="flood"):
+                await stream.receive_some()
+        else:
+            assert await stream.receive_some() == b"x"
+        nursery.cancel_scope.cancel()
+    await stream.aclose()
+    await theirs.aclose()
+
+
 async def test_a_close_that_cannot_get_out_takes_no_time() -> None:
     """Nobody waits for a peer that reads nothing."""
     ours, theirs = await Net(buffer=4).raw()
@@ -453,6 +479,22 @@ async def test_W4_verification_can_be_left_out() -> None:
     """W4: when asked for."""
     server, _ = tls_pair("other.example", days=-1)
     await _dial_tls(server, insecure_client_tls(), "/ip4/127.0.0.1/tcp/PORT/tls/sni/example.com/ws")
+
+
+@pytest.mark.parametrize("name", ["a..b", ".a", "x" * 64, "\N{LATIN SMALL LETTER A WITH DIAERESIS}" * 60])
+async def test_W4_names_that_are_none(name) -> None:
+    """W4: whoever tells of such an address costs us an attempt."""
+    with pytest.raises(TransportError, match="no server is called"):
+        await WebSocket(below=Net().client).dial(parse(f"/ip4/10.0.0.1/tcp/80/tls/sni/{name}/ws"), peer=None)
+
+
+@pytest.mark.sockets
+async def test_W4_names_beyond_ascii() -> None:
+    """W4: TLS and HTTP are told what stands in the certificate."""
+    server, client = tls_pair("xn--mnchen-3ya.example")
+    await _dial_tls(
+        server, client, "/ip4/127.0.0.1/tcp/PORT/tls/sni/m\N{LATIN SMALL LETTER U WITH DIAERESIS}nchen.example/ws"
+    )
 
 
 @pytest.mark.sockets

@@ -101,6 +101,10 @@ class Floodsub(Router):
                 actions.append(Authenticate(message))
         return actions
 
+    def knows(self, message: Message) -> bool:
+        """See :class:`Router`."""
+        return message.id in self._seen
+
     def authenticated(self, message: Message, now: float) -> list[Action]:
         """See :class:`Router`."""
         self._seen.expire(now)

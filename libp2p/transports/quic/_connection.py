@@ -8,12 +8,14 @@ waits for an answer, whichever comes first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from multiaddr import Multiaddr
 from trio.lowlevel import checkpoint
 
+from ..._util.contain import capture
 from ..._util.early_ends import EarlyEnds
 from ..._util.stream import MachineStream
 from ..._util.tick import TickEnd, acquire, release
@@ -323,8 +325,13 @@ class QuicConnection(SecureMuxedConnection):
         """Send what was queued. No task is running, and Trio has decided how long to wait: the rest is done by it."""
         if self._dirty and self._end is None:
             self._dirty = False
-            self._endpoint.transmit(self)
-            token.run_sync_soon(self._after_transmit)
+            # Trio would remove the instrument, and nobody's writes would leave any more.
+            token.run_sync_soon(self._after_tick, capture(partial(self._endpoint.transmit, self)))
+
+    def _after_tick(self, error: Exception | None) -> None:
+        error = error or capture(self._after_transmit)  # here it would end all of Trio
+        if error is not None:
+            self.fail(error)
 
     def flush(self) -> None:
         """Send what the machine has, as far as the network takes it. Never waits."""
@@ -384,5 +391,5 @@ class QuicConnection(SecureMuxedConnection):
         self.turns.end()
         self._over.set()
         self._ready.set()
-        self.flush()
+        self._error = self._error or capture(self.flush)  # whatever goes wrong with the farewell, this is the end
         self._endpoint.on_ended(self)

@@ -25,7 +25,7 @@ from ...abc import Direction
 from ...addressing import ip_addr
 from ...errors import ConnectionClosed, PeerIdMismatch, SecurityError, TransportError
 from ...peer_id import PeerId
-from ._admission import Admission, Answer, Begin
+from ._admission import Admission, Answer, Begin, Ticket
 from ._connection import QuicConnection
 from ._engine import BURST, Address, Engine, EngineConfig, Start
 from ._machine import QuicMachine
@@ -39,7 +39,7 @@ TURN_RECEIVES = 8
 """Receives between two looks at what else there is to do. Then credit is given, too: they hold half a stream's window,
 so that the peer goes on sending meanwhile."""
 TURN_EVENTS = 2048
-"""Events of one connection that end a turn as well: a receive may bring ten times as many."""
+"""Events of one connection that end a turn as well: a receive may bring ten times as many. So does a new handshake."""
 NOISE_SIZE = 64
 """Bytes of a datagram that only opens a way (go, rust)."""
 REFUSED = 0x2
@@ -92,7 +92,7 @@ class Endpoint:
         self._admission = Admission(outside.entropy(32))
         self._by_cid: dict[bytes, QuicConnection] = {}
         self._cids: dict[QuicConnection, set[bytes]] = {}
-        self._handshakes: dict[QuicConnection, bytes] = {}
+        self._handshakes: dict[QuicConnection, Ticket] = {}
         self._dials: dict[QuicConnection, Address] = {}
         self._touched: dict[QuicConnection, None] = {}
         self._crowded = False
@@ -207,12 +207,22 @@ class Endpoint:
         now = trio.current_time()
         verdict = self._admission.judge(header, len(data), remote, self._outside.entropy(CID_SIZE), now)
         if isinstance(verdict, Answer):
-            self._send([(verdict.packet, remote)])
+            if not self._unsent:  # strangers do not wait for room: what is lost they ask for again
+                self._send([(verdict.packet, remote)])
         elif isinstance(verdict, Begin):
+            if verdict.victim is not None:
+                self._give_up(verdict.victim)
             connection = self._begin(remote, Direction.INBOUND, start=verdict.start)
             self._handshakes[connection] = verdict.ticket
             self.add_cid(verdict.start.cid, connection)
             self._feed(connection, partial(connection.receive, [data], remote))
+            self._crowded = True  # that took a millisecond or two
+
+    def _give_up(self, ticket: Ticket) -> None:
+        """End a handshake, and forget it at once, which makes room: what still comes of it is a stranger's."""
+        connection = next(found for found, held in self._handshakes.items() if held is ticket)
+        connection.abort(REFUSED)
+        self._remove(connection)
 
     # --- connections
 
@@ -329,8 +339,10 @@ class Endpoint:
             with trio.CancelScope(deadline=self._timers[0][0] if self._timers else math.inf) as self._timer_scope:
                 await trio.sleep_forever()
             now = trio.current_time()
+            woken: list[tuple[float, int, QuicConnection]] = []
             while self._timers and self._timers[0][0] <= now:
-                due, _, connection = heapq.heappop(self._timers)
+                woken.append(heapq.heappop(self._timers))
+            for due, _, connection in woken:  # one that is due again at once lets others have their turn first
                 if self._armed.get(connection) == due:
                     del self._armed[connection]
                     self._guarded(connection, partial(self._wake, connection, now))

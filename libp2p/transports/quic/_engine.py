@@ -62,8 +62,11 @@ Event: TypeAlias = "tuple[Any, ...]"
     ("connection_terminated", code, frame type, reason)
 """
 
-MAX_HANDSHAKE = 64 * 1024
-"""Bytes of a peer that has not proved its identity; it is heard no more above. And those it tells TLS, ever."""
+MAX_HELLO = 16 * 1024
+"""Bytes of a peer that has not shown yet that it receives at its address, a ClientHello half a dozen times; it is heard
+no more above. What comes out of order the core keeps byte by byte, each in some 18."""
+MAX_HANDSHAKE = 32 * 1024
+"""Bytes of a peer that has not proved its identity, likewise. And those it tells TLS, ever."""
 MAX_CONNECTION_IDS = 4
 """Connection ids of the peer kept at a time; it may ask us to use others."""
 ACK_DELAY = 0.025
@@ -82,6 +85,8 @@ WORK_ONCE = 0.6 * WORK_LIMIT
 """What one piece may be charged with: the collector of garbage may have run just then, which is nobody's fault."""
 BURST = 44
 """Datagrams made at a time: as many as the kernel takes in one call."""
+KEY_LIFE = 1 << 22
+"""Packets made with one key; AES-GCM allows twice as many (RFC 9001, section 6.6). The core counts none."""
 UNANSWERED = 64 * 1024
 """Bytes that may be unacknowledged above what congestion control ever allowed: the core answers every PATH_CHALLENGE
 with a packet, and keeps some 300 bytes for each that its peer does not acknowledge."""
@@ -202,7 +207,8 @@ class Engine:
         first = outside.entropy(CID_SIZE)
         self._start = start or Start(first, first, False)
         self.initial_cid: bytes = self._start.cid
-        self._received = self._told = 0
+        self._received = self._told = self._made = 0
+        self._may_send = MAX_HANDSHAKE if start is None or start.retried else MAX_HELLO
         self._work = 0.0
         self.waiting: int = 0
         self._in_flight: int = 0
@@ -333,7 +339,7 @@ class Engine:
     def _receive_early(self, datagram: bytes, remote: Address, now: float) -> None:
         """Before the handshake is complete: packet by packet, because keys come from the packets before."""
         self._received += len(datagram)
-        if self._received > MAX_HANDSHAKE:
+        if self._received > self._may_send:
             return
         offset = 0
         while offset < len(datagram):
@@ -350,6 +356,8 @@ class Engine:
             report = self._core.receive_datagram(packet, remote, now, len(datagram))
             if report[2] and header.source_cid:  # it was authentic
                 self._bridge.remote_initial_source_connection_id = header.source_cid
+                if header.kind is PacketKind.HANDSHAKE:
+                    self._may_send = MAX_HANDSHAKE
             self._drain_core()
             offset = header.end
 
@@ -408,6 +416,9 @@ class Engine:
                 self._send(stream_id, b"", True)
             if due or self._ends.asked:  # each look uses up what pacing allows, and then asks for another one
                 found += self._poll(now)
+        self._made += len(found)
+        if self._made >= KEY_LIFE:
+            self._change_keys()
         self._in_flight = self._core.bytes_in_flight
         self._widest = max(self._widest, self._core.congestion_window)
         if self._in_flight > self._widest + UNANSWERED:
@@ -421,6 +432,13 @@ class Engine:
         """Whether something was sent again on this connection. From then on :meth:`transmit` before taking events: the
         engine fails when it has prepared a repetition for a stream that an event then ends (qh3 2.1.0)."""
         return self._core.loss_total > 0 or self._core.pto_total > 0
+
+    def _change_keys(self) -> None:
+        try:
+            self._core.request_key_update()
+        except ValueError:
+            return  # the peer has not answered the last change: this is tried again with the next packets
+        self._made = 0
 
     def _poll(self, now: float) -> list[tuple[bytes, Address]]:
         found: list[tuple[bytes, Address]] = []

@@ -23,8 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..._util.rate import Budget
 from ...abc import Buffer
-from ._engine import Address, Engine
+from ._engine import EXCESSIVE_WORK, Address, Engine
 
 RECEIVE_BUFFER = 2 * 1024 * 1024
 """Bytes that the applications of one connection may leave unread before nothing more is taken."""
@@ -44,10 +45,21 @@ MAX_KEEP_ALIVE = 15.0
 """Seconds of silence after which the peer is asked for a sign of life (go)."""
 KEEP_ALIVE_SHARE = 0.45
 """And no more than this part of the shorter idle timeout: rust gives up after 10 s."""
+MIN_KEEP_ALIVE = 1.0
+"""And no less than this, whatever the peer says: it could have a ping sent every half of a millisecond."""
 LINGER = 5.0
 """Seconds that what arrives on a closed stream is discarded before the peer is asked to stop."""
 LINGER_BYTES = 16 * 1024
 """Bytes of it that are."""
+MAX_OWED = 512
+"""Streams that were given up here and that the peer does not end, though it was asked to; more end the connection. The
+engine cannot forget them."""
+MAX_RESETS = 1000
+"""Streams that the peer may open and reset within :data:`RESET_PERIOD` (rapid reset, CVE-2023-44487), as with the other
+muxers: each costs a handler its beginning, and one that does not look at its stream lives on. Answers to resets of ours
+do not count."""
+RESET_PERIOD = 10.0
+"""Seconds; see :data:`MAX_RESETS`."""
 RESOURCE_LIMIT = 0x1002
 """Stream error code (libp2p connections specification, error codes)."""
 
@@ -166,10 +178,12 @@ class QuicMachine:
         self._streams: dict[int, _State] = {}
         self._queued: dict[int, int] = {}
         self._lingering: dict[int, float] = {}
+        self._owed: set[int] = set()
         self._unread = 0
         self._peer_bit = 1 if engine.is_client else 0
         self._next_peer_id = self._peer_bit
         self._skipped: set[int] = set()
+        self._resets = Budget(MAX_RESETS / RESET_PERIOD, MAX_RESETS)
         self._started = now
         self._heard = now
         self._hold = 0.0
@@ -238,7 +252,7 @@ class QuicMachine:
             if name == "stream_data":
                 self._on_data(event[1], event[2], event[3], found)
             elif name == "stream_reset":
-                self._on_reset(event[1], event[2], found)
+                self._on_reset(event[1], event[2], now, found)
             elif name == "stop_sending":
                 self._on_stop(event[1], event[2], found)
             elif name == "stream_finished":
@@ -249,6 +263,8 @@ class QuicMachine:
                     break  # streams wait until somebody takes them
         if self._unread > RECEIVE_LIMIT:
             self._give_up_on_largest(found)
+        if len(self._owed) > MAX_OWED:
+            self._give_up(found, "the peer does not end its streams")
         if self.paused:
             self._hold = min(max(2 * self._hold, MIN_HOLD), MAX_HOLD)
             self._hold_until = now + self._hold
@@ -271,7 +287,7 @@ class QuicMachine:
                 found.append(CidRetired(cid))
             case ("handshake_complete",):
                 timeout = self.engine.idle_timeout
-                self._keep_alive = min(MAX_KEEP_ALIVE, KEEP_ALIVE_SHARE * timeout)
+                self._keep_alive = max(MIN_KEEP_ALIVE, min(MAX_KEEP_ALIVE, KEEP_ALIVE_SHARE * timeout))
                 found.append(Ready())
             case ("handshake_failed", int(code), str(reason)):
                 self._end(found, Ended(f"the handshake failed: {reason}", code))
@@ -291,6 +307,11 @@ class QuicMachine:
         if not self.ended:
             self.ended = True
             found.append(ended)
+
+    def _give_up(self, found: list[MachineEvent], reason: str) -> None:
+        """The peer costs too much."""
+        self._end(found, Ended(reason, EXCESSIVE_WORK, broken=True))
+        self.close(EXCESSIVE_WORK, "")
 
     def _stream(self, stream_id: int, found: list[MachineEvent]) -> _State | None:
         """The stream an event is about, which may be new; None when it is long gone."""
@@ -316,6 +337,7 @@ class QuicMachine:
             return
         if fin:
             state.peer_finished = True
+            self._owed.discard(stream_id)
         if not state.reading:
             state.discarded += len(data)
             if fin or state.discarded > LINGER_BYTES:
@@ -328,17 +350,20 @@ class QuicMachine:
         if fin:
             found.append(Eof(stream_id))
 
-    def _on_reset(self, stream_id: int, code: int, found: list[MachineEvent]) -> None:
+    def _on_reset(self, stream_id: int, code: int, now: float, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
         if state is None or state.peer_finished:
             return  # what has arrived whole stays whole
         state.peer_finished = True
+        self._owed.discard(stream_id)
         self._lingering.pop(stream_id, None)
         if state.reading:
             if state.writing:
                 self._stop_writing(stream_id, state, code)
             self._discard(stream_id, state)
             found.append(Reset(stream_id, code, remote=True))
+            if stream_id & 1 == self._peer_bit and not self._resets.charge(now):
+                self._give_up(found, "the peer opens and resets too many streams")
 
     def _on_stop(self, stream_id: int, code: int, found: list[MachineEvent]) -> None:
         state = self._stream(stream_id, found)
@@ -358,6 +383,7 @@ class QuicMachine:
             state.freed = True
             self._lingering.pop(stream_id, None)
             self._queued.pop(stream_id, None)
+            self._owed.discard(stream_id)
             self._release(stream_id, state)
 
     def _release(self, stream_id: int, state: _State) -> None:
@@ -407,7 +433,7 @@ class QuicMachine:
                 self._stop_writing(stream_id, state, code)
             if state.reading:
                 if not state.peer_finished:
-                    self.engine.stop(stream_id, code)
+                    self._stop(stream_id, code)
                 self._discard(stream_id, state)
 
     def consumed(self, stream_id: int, size: int) -> None:
@@ -429,7 +455,12 @@ class QuicMachine:
 
     def _stop_lingering(self, stream_id: int, *, stop: bool) -> None:
         if self._lingering.pop(stream_id, None) is not None and stop:
-            self.engine.stop(stream_id, 0)
+            self._stop(stream_id, 0)
+
+    def _stop(self, stream_id: int, code: int) -> None:
+        """Ask the peer to end its side, which it owes us from now on."""
+        self.engine.stop(stream_id, code)
+        self._owed.add(stream_id)
 
     def _stop_writing(self, stream_id: int, state: _State, code: int) -> None:
         state.writing = False

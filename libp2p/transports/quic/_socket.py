@@ -29,12 +29,13 @@ _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _U16 = struct.Struct("H")
 _INT = struct.Struct("i")
 
-# The datagram is lost, the socket is well: too long for the path, or not deliverable now.
+# The datagram is lost, the socket is well: too long for the path, or not deliverable now. By ECONNRESET and ENETRESET
+# Windows says what became of one that was sent earlier.
 _UNDELIVERABLE = frozenset(
     getattr(errno, name)
     for name in (
         *("EMSGSIZE", "ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN", "ECONNREFUSED", "EPERM", "EACCES"),
-        *("EADDRNOTAVAIL", "EINVAL", "ENOBUFS", "EAFNOSUPPORT"),
+        *("EADDRNOTAVAIL", "EINVAL", "ENOBUFS", "ENOMEM", "EAFNOSUPPORT", "ECONNRESET", "ENETRESET"),
     )
     if hasattr(errno, name)
 )
@@ -49,7 +50,7 @@ class DatagramSocket(Protocol):
         ...
 
     def address_towards(self, remote: Address) -> Address:
-        """The address that ``remote`` sees, as far as this machine knows: never an unspecified one."""
+        """The address that ``remote`` sees, as far as this machine knows; unspecified only where it cannot tell."""
         ...
 
     def receive(self) -> tuple[bytes, int, Address]:
@@ -123,12 +124,12 @@ class UdpSocket:
     def address_towards(self, remote: Address) -> Address:
         host, port = self.address[:2]
         if host in ("0.0.0.0", "::"):
-            with socket.socket(self._socket.family, socket.SOCK_DGRAM) as probe:
-                try:
+            try:
+                with socket.socket(self._socket.family, socket.SOCK_DGRAM) as probe:
                     probe.connect(remote)  # sends nothing, but chooses a route
                     host = probe.getsockname()[0]
-                except OSError:
-                    pass  # no route: the first datagram will say so
+            except OSError:
+                pass  # no route: the first datagram will say so; or no descriptor, which must not end this socket
         return host, port
 
     def receive(self) -> tuple[bytes, int, Address]:

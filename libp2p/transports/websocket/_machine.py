@@ -88,8 +88,8 @@ class Frames:
     """
 
     __slots__ = (
-        "_answer", "_client", "_close_sent", "_control", "_control_kind", "_empty", "_head", "_in_message",
-        "_key_in", "_key_out", "_left", "_make_key", "_mask", "_offered", "_owed", "_rest", "closed", "error",
+        "_answer", "_client", "_close_sent", "_control", "_control_kind", "_head", "_in_message",
+        "_key_in", "_key_out", "_left", "_make_key", "_mask", "_offered", "_owed", "_rest", "closed", "empty", "error",
     )  # fmt: skip
 
     def __init__(self, *, client: bool, make_key: Callable[[], bytes], mask: Mask = mask) -> None:
@@ -97,6 +97,8 @@ class Frames:
         """Whether the peer said that nothing more will come."""
         self.error: str | None = None
         """Which rule the peer broke; the machine is dead then."""
+        self.empty: int = 0
+        """How many frames of the last read had no payload for us."""
         self._client = client
         self._make_key = make_key
         self._mask = mask
@@ -107,7 +109,6 @@ class Frames:
         self._control: bytearray | None = None
         self._control_kind = 0
         self._in_message = False
-        self._empty = 0
         # output
         self._answer = b""
         self._close_sent = False
@@ -132,7 +133,7 @@ class Frames:
         if self.error is not None:
             raise RemoteProtocolError(self.error)
         read = written = 0
-        self._empty = 0
+        self.empty = 0
         try:
             while read < size and not self.closed:
                 if not self._left:
@@ -153,10 +154,14 @@ class Frames:
                     written += count
                 read += count
         except RemoteProtocolError as exc:
-            self.error = str(exc)
-            self.close(CLOSE_PROTOCOL_ERROR)
+            self.fail(str(exc))
             raise
         return written
+
+    def fail(self, error: str) -> None:
+        """The peer broke a rule; the machine is dead, and can only say so."""
+        self.error = error
+        self.close(CLOSE_PROTOCOL_ERROR)
 
     @property
     def at_border(self) -> bool:
@@ -190,8 +195,8 @@ class Frames:
         if first != _FINAL | _BINARY or self._in_message:
             self._begin_unusual(first, size)
         if not size or self._control is not None:
-            self._empty += 1
-            if self._empty > MAX_EMPTY_FRAMES:
+            self.empty += 1
+            if self.empty > MAX_EMPTY_FRAMES:
                 raise RemoteProtocolError("a flood of frames without payload")
         self._left = size
         self._key_in = head[-_MASK_SIZE:] if second & _MASKED else b""

@@ -12,6 +12,7 @@ import os
 
 import trio
 
+from ..._util.rate import Budget
 from ...abc import Buffer, DirectStream
 from ...errors import RemoteProtocolError
 from ._layer import LayerStream
@@ -22,6 +23,10 @@ UNFRAME_SIZE = 64 * 1024
 whole process: 20,000 frames fit here, which take 40 ms."""
 
 
+EMPTY_FRAMES = 1000
+"""Frames without payload that a peer may send in a second, as with the muxers; twice as many at once."""
+
+
 def _random_key() -> bytes:
     return os.urandom(4)
 
@@ -29,11 +34,12 @@ def _random_key() -> bytes:
 class WebSocketStream(LayerStream):
     """A WebSocket over ``raw``, which it owns. :meth:`begin` comes before all use but closing."""
 
-    __slots__ = ("_begun", "_early", "_frames")
+    __slots__ = ("_begun", "_early", "_empty", "_frames")
 
     def __init__(self, raw: DirectStream, *, client: bool, mask: Mask = mask) -> None:
         super().__init__(raw)
         self._frames = Frames(client=client, make_key=_random_key, mask=mask)
+        self._empty = Budget(EMPTY_FRAMES, 2 * EMPTY_FRAMES)
         self._early = b""
         self._begun = False
 
@@ -66,12 +72,17 @@ class WebSocketStream(LayerStream):
         return payload
 
     def _unframe(self, buffer: memoryview, size: int) -> int:
-        if not size and not self._frames.at_border:
+        frames = self._frames
+        if not size and not frames.at_border:
             raise trio.BrokenResourceError("the connection ended inside a frame")
         try:
-            return self._frames.unframe(buffer, size)
+            payload = frames.unframe(buffer, size)
         except RemoteProtocolError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
+        if frames.empty and not self._empty.charge(trio.current_time(), frames.empty):
+            frames.fail("a flood of frames without payload, one read after the other")
+            raise trio.BrokenResourceError(frames.error)
+        return payload
 
     def _answer(self) -> None:
         """Write a control frame, as far as there is room; the rest leaves with the next data."""

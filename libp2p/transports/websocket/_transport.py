@@ -136,6 +136,9 @@ class WebSocket(Transport):
     async def dial(self, addr: Multiaddr, *, peer: PeerId | None) -> RawConnection:
         shape = _shape(addr)
         assert shape is not None
+        target = host_port(shape.tcp)
+        assert target is not None
+        name, port = _as_asked_for(addr, shape.name or target[0].partition("%")[0]), target[1]
         masker = await self._load_masker()
         try:
             raw = await self._below.dial(shape.tcp, peer=peer)
@@ -144,9 +147,6 @@ class WebSocket(Transport):
         assert isinstance(raw, RawConnection)
         assert isinstance(raw.stream, DirectStream)
         try:
-            target = host_port(shape.tcp)
-            assert target is not None
-            name, port = shape.name or target[0].partition("%")[0], target[1]
             below: DirectStream = raw.stream
             suffix: tuple[Part, ...] = (Part("ws"),)
             if shape.tls:
@@ -196,6 +196,14 @@ class WebSocket(Transport):
     def measure(self) -> Iterable[Metric]:
         """What the transport below has counted."""
         return self._below.measure()
+
+
+def _as_asked_for(addr: Multiaddr, name: str) -> str:
+    """``name`` as TLS and HTTP want it, in ASCII. Addresses come from anybody, so it may be none."""
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError as exc:
+        raise TransportError(addr, f"no server is called {name[:80]!r}") from exc
 
 
 def _default_client_tls() -> ssl.SSLContext:

@@ -359,6 +359,27 @@ async def test_an_address_that_cannot_be_reached() -> None:
             await alice.transport.dial(listener.addresses[0], peer=None)
 
 
+async def test_a_time_that_does_not_pass() -> None:
+    """A connection that wants to be woken again and again holds up nobody."""
+    async with open_net() as net:
+        alice, listener = await net.node(), await net.listener(await net.node())
+        ours, theirs = await connect(alice, listener)
+        asked = 0
+
+        def at_once() -> float:
+            nonlocal asked
+            asked += 1
+            return trio.current_time() if asked < 500 else math.inf
+
+        theirs.machine.next_timeout = at_once  # type: ignore[method-assign]
+        theirs.machine.engine.ping()
+        theirs.flush()
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        assert 0 < asked < 500
+        ours.abort()
+
+
 async def test_a_bug_in_one_connection_ends_that_connection() -> None:
     """Not the socket, and not the others on it; whoever runs it gets the exception."""
     async with open_net() as net:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 from dataclasses import replace
@@ -13,7 +14,8 @@ from qh3 import tls
 from qh3.quic.packet import encode_quic_version_negotiation
 
 from libp2p.errors import PeerIdMismatch
-from libp2p.transports.quic._engine import EXCESSIVE_WORK, MAX_HANDSHAKE, Engine, EngineConfig, Start
+from libp2p.transports.quic import _engine
+from libp2p.transports.quic._engine import EXCESSIVE_WORK, MAX_HANDSHAKE, MAX_HELLO, Engine, EngineConfig, Start
 from libp2p.transports.quic._packets import Header, PacketKind, Tokens, read_header, read_retry
 from tests.transports.quic.pairs import (
     CLIENT,
@@ -162,13 +164,32 @@ def test_an_alert_past_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_strangers_are_heard_for_so_long_only() -> None:
-    """The engine keeps what arrives out of order, byte by byte: before there is an identity, it gets little."""
+    """T3: the engine keeps what arrives out of order, byte by byte: before there is an identity, it gets little, and
+    before there is proof of an address, still less."""
+    noise = [b"\xc0" + bytes(999)]
+    for size, client, heard in ((11, False, True), (17, False, False), (28, True, True), (33, True, False)):
+        pair = make_pair()
+        end, address = (pair.client, SERVER) if client else (pair.server, CLIENT)
+        end.receive(noise * size, address, pair.now)
+        pair.exchange()
+        assert end.authenticated is heard, (size, client)
+    shown = make_server(Start(bytes(8), bytes(8), True))
+    assert pair.server._may_send == MAX_HELLO < shown._may_send == MAX_HANDSHAKE
     pair = make_pair()
-    [(hello, _), *_] = pair.client.transmit(pair.now)
-    for _ in range(MAX_HANDSHAKE // len(hello) + 1):
-        pair.server.receive([b"\xc0" + bytes(len(hello))], CLIENT, pair.now)
     pair.exchange()
-    assert not pair.server.authenticated
+    assert pair.server._may_send == MAX_HANDSHAKE
+
+
+def test_a_stateless_reset() -> None:
+    """RFC 9000, section 10.3: a server that has forgotten everything but its token ends the connection."""
+    pair = make_pair()
+    pair.exchange()
+    token = pair.server._bridge.stateless_reset_token
+    assert token is not None
+    for data, ends in ((bytes(40), False), (token[::-1], False), (token, True)):
+        pair.client.receive([b"\x40" + bytes(30) + data], SERVER, pair.now)
+        assert ("connection_terminated" in named(pair.client)) is ends
+    assert not pair.client.can_open
 
 
 def test_amplification() -> None:
@@ -323,6 +344,39 @@ class Clock:
     def __call__(self) -> float:
         self.now += self.step
         return self.now
+
+
+def test_keys_do_not_last_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9001, section 6.6: new ones after so many packets, in either direction, though packets are lost meanwhile."""
+    pair = make_pair()
+    pair.exchange()
+    monkeypatch.setattr(_engine, "KEY_LIFE", 20)
+    rng, phases = random.Random(1), list[int]()
+    sent = rng.randbytes(200_000)
+    stream_id = pair.client.open_stream()
+    pair.client.send(stream_id, sent)
+    pair.change = lambda data, from_client: None if rng.random() < 0.05 else data
+    got = bytearray()
+    while len(got) < len(sent):
+        pair.exchange(1)
+        pair.now += 0.05
+        got += b"".join(bytes(event[2]) for event in events(pair.server) if event[0] == "stream_data")  # type: ignore[call-overload]
+        phases.append(pair.client._core.send_key_phase)
+    assert got == sent
+    assert sum(one != other for one, other in itertools.pairwise(phases)) >= 3
+
+
+def test_keys_that_the_peer_has_not_taken_yet_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9001, section 6.1."""
+    pair = make_pair()
+    pair.exchange()
+    monkeypatch.setattr(_engine, "KEY_LIFE", 1)
+    phases = []
+    for _ in range(3):
+        pair.client.ping()
+        assert pair.client.transmit(pair.now)
+        phases.append(pair.client._core.send_key_phase)
+    assert phases == [1, 1, 1]
 
 
 @pytest.mark.parametrize("joined", [True, False])

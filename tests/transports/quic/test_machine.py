@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from libp2p.transports.quic._engine import EngineConfig
+from libp2p.transports.quic import _machine
+from libp2p.transports.quic._engine import EXCESSIVE_WORK, EngineConfig, _Bridge
 from libp2p.transports.quic._machine import (
     CONNECTION_SEND_BUFFER,
     HANDSHAKE_TIMEOUT,
@@ -175,6 +178,38 @@ def test_a_closed_stream_discards_for_a_while() -> None:
     assert machines.exchange()[0] == [Stopped(stream_id, 0)]
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_streams_that_the_peer_does_not_end(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case M9: what the peer is asked to end costs memory until it does; when it does not, it is given up."""
+    monkeypatch.setattr(_machine, "MAX_OWED", 5)
+    machines = make_machines()
+    server = machines.server
+
+    def give_up_some() -> None:
+        stream_ids = [server.open_stream() for _ in range(5)]
+        for stream_id in stream_ids:
+            server.send_data(stream_id, b"hello")
+        machines.exchange()
+        for stream_id in stream_ids:
+            if end == "close":
+                server.send_eof(stream_id)
+                server.forget(stream_id, machines.now)
+            else:
+                server.reset(stream_id, 1)
+        machines.pair.now += LINGER
+        server.handle_timeout(machines.now)
+        assert len(server._owed) >= 5
+
+    for _ in range(3):
+        give_up_some()
+        machines.exchange(20)
+        assert not server._owed and not server.ended, "it has"
+    give_up_some()
+    machines.pair.change = lambda data, from_client: None if from_client else data
+    give_up_some()
+    assert server.events(machines.now) == [Ended("the peer does not end its streams", EXCESSIVE_WORK, broken=True)]
+
+
 def test_a_closed_stream_whose_peer_finishes_or_resets() -> None:
     machines = make_machines()
     for end in ("eof", "reset"):
@@ -205,7 +240,7 @@ def test_streams_that_arrive_out_of_order() -> None:
     server._drop(first)
     server._drop(second)
     server._on_data(first, b"late", False, found)
-    server._on_reset(second, 1, found)
+    server._on_reset(second, 1, machines.now, found)
     server._on_stop(second, 1, found)
     server._drop(second)
     assert found == []
@@ -330,6 +365,29 @@ def test_keep_alive(theirs: float) -> None:
         machines.client.handle_timeout(machines.now)
         machines.exchange(5)
     assert not machines.client.ended
+
+
+def test_a_peer_that_gives_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case T6: an idle timeout of a millisecond does not have us send two thousand pings a second."""
+    whole = _Bridge.serialize_transport_parameters
+
+    def said(bridge: _Bridge) -> bytes:
+        if bridge.configuration.is_client:
+            bridge._engine_config = replace(bridge._engine_config, idle_timeout=0.001)
+        return whole(bridge)
+
+    monkeypatch.setattr(_Bridge, "serialize_transport_parameters", said)
+    machines = make_machines()
+    server, now = machines.server, machines.now
+    assert server.engine.idle_timeout == 0.001
+    sent = 0
+    while (due := server.next_timeout()) is not None:
+        now = max(now, due)
+        server.handle_timeout(now)
+        server.events(now)
+        sent += len(server.transmit(now))
+    assert server.ended
+    assert sent <= 2
 
 
 def test_idle_timeout() -> None:

@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from qh3.quic.packet import get_retry_integrity_tag
 
 from libp2p.transports.quic._admission import (
+    BURST,
     HANDSHAKES_PER_GROUP,
     MAX_HANDSHAKES,
+    RATE,
     RETRY_ABOVE,
+    YOUNG,
     Admission,
     Answer,
     Begin,
@@ -177,7 +180,7 @@ def test_who_is_not_heard() -> None:
 
 
 def test_many_strangers_must_show_where_they_are() -> None:
-    """T3: Retry above 50, silence above 64; and nothing is kept for those who get a Retry."""
+    """T3: Retry above 50, silence above 64 young ones; and nothing is kept for those who get a Retry."""
     admission = Admission(bytes(32))
     tickets = []
     for number in range(RETRY_ABOVE):
@@ -188,19 +191,48 @@ def test_many_strangers_must_show_where_they_are() -> None:
         assert isinstance(judge(admission, INITIAL, number % 1000 + 100), Answer)
     assert admission.count == RETRY_ABOVE
     for number in range(100, 100 + MAX_HANDSHAKES - RETRY_ABOVE):
-        answer = judge(admission, INITIAL, number)
-        assert isinstance(answer, Answer)
-        retry = read_retry(answer.packet)
-        assert retry is not None
-        again = Header(PacketKind.INITIAL, retry.source_cid, b"source", 1200, token=retry.token)
+        again = _with_token(admission, number)
         assert isinstance(judge(admission, again, number + 1), Answer)  # from another address
         verdict = judge(admission, again, number)
         assert isinstance(verdict, Begin) and verdict.start == Start(b"chosen!!", CID, True)
+        assert verdict.victim is None
         tickets.append(verdict.ticket)
-    assert judge(admission, INITIAL, 999) is None
+    assert isinstance(judge(admission, INITIAL, 999), Answer)
+    assert judge(admission, _with_token(admission, 999), 999) is None, "all are young"
     for ticket in tickets:
         admission.finished(ticket)
-    assert admission.count == 0 and not admission._groups
+    assert admission.count == 0 and not admission._shares
+
+
+def _with_token(admission: Admission, number: int) -> Header:
+    """An Initial of somebody who was told to Retry."""
+    answer = judge(admission, INITIAL, number)
+    assert isinstance(answer, Answer)
+    retry = read_retry(answer.packet)
+    assert retry is not None
+    return Header(PacketKind.INITIAL, retry.source_cid, b"source", 1200, token=retry.token)
+
+
+def test_old_handshakes_make_room_for_who_shows_where_he_is() -> None:
+    """T3: the oldest first, each once; who has shown nothing moves nobody."""
+    admission = Admission(bytes(32))
+    tickets = []
+    for number in range(MAX_HANDSHAKES):
+        header = INITIAL if number < RETRY_ABOVE else _with_token(admission, number)
+        verdict = judge(admission, header, number, now=1.0 + number / 1000)
+        assert isinstance(verdict, Begin)
+        tickets.append(verdict.ticket)
+    for victim in tickets[:3]:
+        number = 1000 + len(tickets)
+        later = victim.began + YOUNG
+        assert isinstance(judge(admission, INITIAL, number, now=later), Answer)
+        header = _with_token(admission, number)
+        assert judge(admission, header, number, now=later - 0.001) is None
+        verdict = judge(admission, header, number, now=later)
+        assert isinstance(verdict, Begin) and verdict.victim is victim
+        admission.finished(victim)
+        tickets.append(verdict.ticket)
+        assert admission.count == MAX_HANDSHAKES
 
 
 def test_one_neighbourhood_cannot_take_all() -> None:
@@ -208,10 +240,40 @@ def test_one_neighbourhood_cannot_take_all() -> None:
     verdicts = [judge(admission, INITIAL, 7) for _ in range(HANDSHAKES_PER_GROUP + 5)]
     assert sum(isinstance(verdict, Begin) for verdict in verdicts) == HANDSHAKES_PER_GROUP
     assert isinstance(judge(admission, INITIAL, 8), Begin)
+    assert isinstance(verdicts[-1], Answer)
+    again = _with_token(admission, 7)
+    assert isinstance(judge(admission, again, 7), Begin), "who can be forged is not kept out"
+    verdicts = [judge(admission, again, 7) for _ in range(HANDSHAKES_PER_GROUP)]
+    assert verdicts[-1] is None
     first = verdicts[0]
     assert isinstance(first, Begin)
     admission.finished(first.ticket)
-    assert isinstance(judge(admission, INITIAL, 7), Begin)
+    assert isinstance(judge(admission, again, 7), Begin)
+
+
+def test_one_neighbourhood_has_so_many_a_second() -> None:
+    """T2: they are over soon, and each has cost its time: first an address must be shown, then that does not help."""
+    admission = Admission(bytes(32))
+
+    def begun(header: Header, now: float, host: str = "192.0.2.7") -> int:
+        count = 0
+        for _ in range(2 * BURST):
+            verdict = admission.judge(header, MIN_INITIAL, (host, 4001), b"chosen!!", now)
+            if isinstance(verdict, Begin):
+                count += 1
+                admission.finished(verdict.ticket)
+        return count
+
+    assert begun(INITIAL, 1.0) == BURST
+    answer = admission.judge(INITIAL, MIN_INITIAL, ("192.0.2.7", 4001), b"chosen!!", 1.0)
+    assert isinstance(answer, Answer)
+    retry = read_retry(answer.packet)
+    assert retry is not None
+    shown = Header(PacketKind.INITIAL, retry.source_cid, b"source", 1200, token=retry.token)
+    assert begun(shown, 1.0) == BURST
+    assert begun(shown, 3.0) == begun(INITIAL, 3.0) == 2 * RATE
+    assert begun(INITIAL, 3.0, "192.0.2.8") == BURST
+    assert begun(INITIAL, 3.0, "127.0.0.1") == begun(INITIAL, 3.0, "::1") == 2 * BURST
 
 
 def test_a_token_that_is_none_counts_as_none() -> None:

@@ -12,14 +12,17 @@ import pytest
 import trio
 
 import libp2p
+from libp2p.abc import MuxedStream
 from libp2p.addressing import host_port, parse
 from libp2p.crypto.keys import generate
-from libp2p.errors import DialError, TransportError
+from libp2p.errors import ConnectionClosed, DialError, TransportError
 from libp2p.protocols.ping import ping
 from libp2p.security.pnet import PreSharedKey
 from libp2p.transports.quic import Quic
+from libp2p.transports.quic._connection import QuicConnection
 from libp2p.transports.quic._engine import Address
 from libp2p.transports.quic._socket import MAX_SEGMENTS, UdpSocket
+from libp2p.transports.quic._transport import QuicTransport
 from libp2p.transports.tcp import Tcp
 
 pytestmark = pytest.mark.sockets
@@ -136,6 +139,59 @@ async def test_the_address_that_others_see() -> None:
     everywhere.close()
     with pytest.raises(OSError):
         UdpSocket(socket.AF_INET, ("192.0.2.1", 0))
+
+
+async def test_T4_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To find out which address a stranger sees takes one for a moment: without, the socket works as before."""
+    everywhere = UdpSocket(socket.AF_INET, ("0.0.0.0", 0))
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", none_left)
+        assert everywhere.address_towards(("127.0.0.1", 9)) == everywhere.address
+    everywhere.close()
+
+
+@pytest.mark.parametrize("what", ["transmit", "credited"])
+async def test_a_bug_at_the_end_of_a_tick(what: str) -> None:
+    """It ends its connection; what others write leaves as before."""
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            here, there = QuicTransport(generate()), QuicTransport(generate())
+            for transport in (here, there):
+                await nursery.start(transport.run)
+            listener = await there.listen(parse("/ip4/127.0.0.1/udp/0/quic-v1"))
+            over = trio.Event()
+
+            async def run(connection: QuicConnection, task_status: trio.TaskStatus[None]) -> None:
+                try:
+                    await connection.run(lambda stream: nursery.start_soon(answer, stream), task_status=task_status)
+                except ZeroDivisionError:
+                    over.set()
+                except ConnectionClosed:
+                    pass
+
+            async def answer(stream: MuxedStream) -> None:
+                await stream.send_all(await stream.receive_some())
+
+            ends = []
+            for _ in range(2):
+                ends.append(await here.dial(listener.addresses[0], peer=None))
+                for end in (ends[-1], await listener.accept()):
+                    await nursery.start(run, end)
+
+            def broken(*_: object) -> None:
+                raise ZeroDivisionError
+
+            streams = [await end.open_stream() for end in ends]
+            setattr(ends[0].machine, what, broken)
+            await streams[0].send_all(b"never sent")
+            await over.wait()
+            await streams[1].send_all(b"hello")
+            assert await streams[1].receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
 
 
 async def test_hosts() -> None:

@@ -223,7 +223,7 @@ def test_k6_where_a_relay_is_says_nothing_of_those_behind_it() -> None:
     relayed = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{SOMEBODY}/p2p-circuit")
     connections = [SimpleNamespace(remote_addr=addr) for addr in (direct, relayed)]
     host = SimpleNamespace(connections=lambda peer: connections)
-    assert reached_at(host, SOMEBODY) == [direct]  # type: ignore[arg-type]
+    assert reached_at(host, SOMEBODY) == [direct]
 
 
 async def test_what_is_provided_is_bounded() -> None:

@@ -165,9 +165,13 @@ class NoAddresses(DialError):
 
 
 class DialToSelf(DialError):
-    """The peer to reach is this host itself."""
+    """The peer to reach is this host itself.
 
-    reason = "this is the host itself"
+    Attributes:
+        reason: that, in words.
+    """
+
+    reason: ClassVar[str] = "this is the host itself"
 
     def _summary(self) -> str:
         return self.reason

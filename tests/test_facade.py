@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from libp2p.addressing import host_port, parse, with_peer
 from libp2p.errors import DialError, StoreLocked, TransportError
 from libp2p.events import PeerIdentified
 from libp2p.host import HostConfig
+from libp2p.muxers.mplex import Mplex
 from libp2p.peerstore import MemoryPeerstore
 from libp2p.peerstore.sqlite import SqlitePeerstore
 from libp2p.protocols.identify import Identify
@@ -49,11 +51,21 @@ ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loop
         ({"listen": parse(LOOPBACK[0])}, r"listen=\['/ip4/127.0.0.1/tcp/0'\]"),
         ({"key": "node.key"}, "load_or_create"),
         ({"services": [Ping]}, r"services=\[Ping\(\.\.\.\)\]"),
+        ({"muxers": [Mplex]}, r"muxers=\[Mplex\(\.\.\.\)\]"),
     ],
 )
 def test_what_is_easily_mistaken(slip, hint: str) -> None:
     with pytest.raises(TypeError, match=hint):
         libp2p.open_host(**slip)
+
+
+def test_another_event_loop() -> None:
+    async def main() -> None:
+        async with libp2p.open_host():
+            pass
+
+    with pytest.raises(RuntimeError, match=r"trio\.run"):
+        asyncio.run(main())
 
 
 async def test_protocols_in_a_list() -> None:

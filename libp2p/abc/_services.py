@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class Service(ABC):  # noqa: B024 - every method has a default; the class is what services share
     """A protocol with a life of its own: handlers for inbound streams and, if needed, background work.
 
+    Each host needs an object of its own.
+
     Attributes:
         reuses_ports: whether it needs TCP to dial from the ports it listens on, as hole punching does.
     """

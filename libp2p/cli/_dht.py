@@ -105,7 +105,7 @@ class _Dht:
             config = KadConfig(protocol=self.protocol, mode=mode, reach=reach, validators=validators)
             return Kademlia(config, bootstrap=self.bootstrap, store=store)
         except ValueError as exc:  # the name of a namespace, an address without a peer
-            raise Failure(str(exc)) from exc
+            raise typer.BadParameter(str(exc)) from exc
 
     @asynccontextmanager
     async def joined(self, what: str) -> AsyncIterator[tuple[Host, Kademlia]]:
@@ -370,7 +370,7 @@ def _peer_id(text: str) -> PeerId:
     try:
         return PeerId.parse(text)
     except DecodeError as exc:
-        raise Failure(f"{text!r} is no peer id: {exc}") from exc
+        raise typer.BadParameter(f"{text!r} is no peer id: {exc}") from exc
 
 
 def _value_key(text: str, namespaces: Collection[str]) -> bytes:
@@ -378,11 +378,13 @@ def _value_key(text: str, namespaces: Collection[str]) -> bytes:
     start, _, rest = text.partition("/")
     namespace, _, name = rest.partition("/")
     if start or not namespace or not name:
-        raise Failure(f"{text!r} is no key of a value, which is /NAMESPACE/NAME")
+        raise typer.BadParameter(f"{text!r} is no key of a value, which is /NAMESPACE/NAME")
     if namespace in public_validators():
         return f"/{namespace}/".encode() + bytes(_peer_id(name))
     if namespace not in namespaces:
-        raise Failure(f"there are no rules for values under /{namespace}; with --namespace {namespace}, any is taken")
+        raise typer.BadParameter(
+            f"there are no rules for values under /{namespace}; with --namespace {namespace}, any is taken"
+        )
     return text.encode()
 
 
@@ -390,7 +392,7 @@ def _content_key(text: str) -> bytes:
     """The key of content: the multihash in a CID, a peer id, or the text itself."""
     key = _multihash(text) or text.encode()
     if not 0 < len(key) <= MAX_CONTENT_KEY:
-        raise Failure(f"a key has 1 to {MAX_CONTENT_KEY} bytes, not {len(key)}")
+        raise typer.BadParameter(f"a key has 1 to {MAX_CONTENT_KEY} bytes, not {len(key)}")
     return key
 
 

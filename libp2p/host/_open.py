@@ -51,6 +51,10 @@ async def open_host(
     routing: Routing | None = None,
 ) -> AsyncIterator[RunningHost]:
     """Run a host from explicit parts; :func:`libp2p.open_host` has defaults for all of them."""
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            "this library runs on Trio: start the program with trio.run(main), not with asyncio.run(main())"
+        )
     with closing(peerstore):
         made = [given if isinstance(given, Transport) else given(key) for given in transports]
         made += [transport for service in services for transport in service.transports]

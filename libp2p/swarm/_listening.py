@@ -60,13 +60,17 @@ class Listening:
         nursery.start_soon(self._serve, listener, nursery)
 
     async def _serve(self, listener: Listener, nursery: trio.Nursery) -> None:
+        exhausted = False
         try:
             while True:
                 try:
                     raw = await listener.accept()
+                    exhausted = False
                 except OSError as exc:
                     if exc.errno in EXHAUSTED:
-                        _log.warning("accept: %s; trying again", exc)
+                        if not exhausted:  # once, and not with every try
+                            _log.warning("accept on %s: %s; trying again", listener.addresses[0], exc)
+                        exhausted = True
                         await trio.sleep(EXHAUSTED_PAUSE)
                         continue
                     _log.error("listener on %s failed: %s", listener.addresses[0], exc)

@@ -111,6 +111,6 @@ def test_nobody_to_begin_with() -> None:
 )
 def test_mistakes_are_no_bugs(args: tuple[str, ...], reason: str) -> None:
     result = result_of("dht", *args)
-    assert result.status == 1
+    assert result.status == 2
     assert reason in result.err
     assert "bug" not in result.err

@@ -3,7 +3,7 @@
 How a block says what it is, in an HTML comment on the line before its fence (readers do not see it):
 
 * no comment: the block is a whole program; it must end by itself, with status 0 and nothing on standard error;
-* ``<!-- not-run: reason -->``: it is not run, and the reason says why;
+* ``<!-- not-run: reason -->``: it is not run, and the reason says why; it is Python, and imports what there is;
 * ``<!-- name: chat-server -->`` and ``<!-- name: chat-client; prints: hello -->``: two programs that talk. The server
   prints an address that ends in ``/p2p/...`` and runs until it is interrupted; the client gets that address as its
   first argument, ends by itself, and its output contains the text after ``prints:``.
@@ -11,6 +11,7 @@ How a block says what it is, in an HTML comment on the line before its fence (re
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
@@ -104,6 +105,14 @@ def test_program(block: Block, tmp_path: Path) -> None:
     result = _finished(_command(block, tmp_path), tmp_path)
     assert result.returncode == 0, f"{block.label} failed:\n{result.stdout}{result.stderr}"
     assert not result.stderr, f"{block.label} complained:\n{result.stderr}"
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.not_run], ids=lambda block: block.label)
+def test_what_is_not_run_is_python(block: Block) -> None:
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for node in ast.walk(compile(block.code, block.label, "exec", flags)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(ast.unparse(node), {})
 
 
 @contextmanager

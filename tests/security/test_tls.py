@@ -34,8 +34,6 @@ from tests.security.noise_raw import streams
 from tests.security.tls_raw import MPLEX, OURS, THEIRS, YAMUX, RawTls, Sealer, met, raw_context
 
 BOTH = pytest.mark.parametrize("role", list(Direction), ids=lambda role: role.value)
-KEY_UPDATE = b"\x18\0\0\x01\x01"
-"""A handshake message: change your keys, and I ask you to change yours (RFC 8446, 4.6.3)."""
 
 
 # --- with a second implementation's rules -----------------------------------------------------------------------------
@@ -482,7 +480,7 @@ async def test_new_keys_are_taken() -> None:
     async with met(Direction.INBOUND) as found:
         assert found.channel is not None
         sealer = Sealer(found.secrets["CLIENT_TRAFFIC_SECRET_0"])
-        await found.raw.stream.send_all(sealer.seal(KEY_UPDATE, 22))
+        await found.raw.stream.send_all(sealer.rekey())
         with trio.move_on_after(1):
             await found.channel.stream.receive_some()
         await found.channel.stream.send_all(b"with new keys")
@@ -501,21 +499,17 @@ async def test_a_key_that_is_used_up_is_replaced(role, monkeypatch) -> None:
         assert await found.channel.stream.receive_some() == b"nobody asked"
 
 
-@pytest.mark.parametrize(("kind", "content"), [(23, b""), (22, KEY_UPDATE)], ids=["empty records", "key updates"])
-async def test_M5_records_without_content_and_without_end(kind, content) -> None:
+@pytest.mark.parametrize("make", [lambda sealer: sealer.seal(b""), Sealer.rekey], ids=["empty records", "key updates"])
+async def test_M5_records_without_content_and_without_end(make) -> None:
     """Bounded between two with content."""
     async with met(Direction.INBOUND) as found, trio.open_nursery() as nursery:
         assert found.channel is not None
-        secret = found.secrets["CLIENT_TRAFFIC_SECRET_0"]
+        sealer = Sealer(found.secrets["CLIENT_TRAFFIC_SECRET_0"])
 
         async def flood() -> None:
-            sealer, key = Sealer(secret), secret
             try:
                 for _ in range(MAX_SILENT):
-                    await found.raw.stream.send_all(sealer.seal(content, kind))
-                    if content:
-                        key = Sealer._expand(key, b"traffic upd", 32)
-                        sealer = Sealer(key)
+                    await found.raw.stream.send_all(make(sealer))
                 await found.raw.stream.send_all(sealer.seal(b"so far, so good"))
                 while True:
                     await found.raw.stream.send_all(sealer.seal(b""))
@@ -534,11 +528,9 @@ async def test_M5_answers_do_not_pile_up() -> None:
     """A peer that asks for new keys between bytes that count gets one for all, once something is sent to it."""
     async with met(Direction.INBOUND) as found:
         assert found.channel is not None
-        stream, key = found.channel.stream, found.secrets["CLIENT_TRAFFIC_SECRET_0"]
+        stream, sealer = found.channel.stream, Sealer(found.secrets["CLIENT_TRAFFIC_SECRET_0"])
         for _ in range(1000):
-            sealer = Sealer(key)
-            await found.raw.stream.send_all(sealer.seal(b"x") + sealer.seal(KEY_UPDATE, 22))
-            key = Sealer._expand(key, b"traffic upd", 32)
+            await found.raw.stream.send_all(sealer.seal(b"x") + sealer.rekey())
             assert await stream.receive_some() == b"x"
         before = len(found.raw.seen)
         await stream.send_all(b"y")
@@ -549,11 +541,9 @@ async def test_M5_answers_do_not_pile_up() -> None:
 async def test_answers_leave_with_what_is_written_next() -> None:
     async with met(Direction.INBOUND) as found:
         assert found.channel is not None
-        stream, key = found.channel.stream, found.secrets["CLIENT_TRAFFIC_SECRET_0"]
+        stream, sealer = found.channel.stream, Sealer(found.secrets["CLIENT_TRAFFIC_SECRET_0"])
         for number in range(6):
-            sealer = Sealer(key)
-            await found.raw.stream.send_all(sealer.seal(b"x" * 16_000) + sealer.seal(KEY_UPDATE, 22))
-            key = Sealer._expand(key, b"traffic upd", 32)
+            await found.raw.stream.send_all(sealer.seal(b"x" * 16_000) + sealer.rekey())
             await receive_exactly(stream, 16_000)
             if number % 2:
                 await stream.send_all(b"%d" % number)

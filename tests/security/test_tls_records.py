@@ -22,11 +22,10 @@ from libp2p.security.tls._records import (
     SessionSecrets,
     TrafficKey,
 )
-from tests.security.tls_raw import Sealer
+from tests.security.tls_raw import KEY_UPDATE, Sealer
 
 SECRET = bytes(range(32))
 TICKET = b"\x04\0\0\x02xx"
-ASK = b"\x18\0\0\x01\x01"
 
 # RFC 8448 section 3.
 CLIENT_SECRET = bytes.fromhex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5")
@@ -107,8 +106,7 @@ def test_padding_is_taken_off_and_counts_as_nothing() -> None:
 def test_tickets_new_keys_and_a_farewell() -> None:
     sealer, machine = Sealer(SECRET), incoming()
     data = sealer.seal(TICKET * 2, HANDSHAKE) + sealer.seal(TICKET[:1], HANDSHAKE) + sealer.seal(TICKET[1:], HANDSHAKE)
-    data += sealer.seal(b"\x01\x5a", ALERT) + sealer.seal(b"") + sealer.seal(TICKET + ASK, HANDSHAKE)
-    sealer = Sealer(Sealer._expand(SECRET, b"traffic upd", 32))
+    data += sealer.seal(b"\x01\x5a", ALERT) + sealer.seal(b"") + sealer.rekey(TICKET)
     data += sealer.seal(b"last words") + sealer.seal(b"\x01\0", ALERT)
     chunks, start = read(machine, data + b"does not count")
     assert (chunks, start) == ([b"last words"], len(data))
@@ -141,7 +139,7 @@ FAULTS: dict[str, tuple[list[tuple[bytes, int]], str]] = {
     "a long message": ([(b"\x04" + (MAX_MESSAGE + 1).to_bytes(3, "big"), HANDSHAKE)], "bytes"),
     "another handshake": ([(b"\x01\0\0\x01x", HANDSHAKE)], "kind 1,"),
     "a question nobody knows": ([(b"\x18\0\0\x01\x02", HANDSHAKE)], "kind 24"),
-    "a key in the middle": ([(ASK + TICKET, HANDSHAKE)], "kind 24"),
+    "a key in the middle": ([(KEY_UPDATE + TICKET, HANDSHAKE)], "kind 24"),
     "half an alert": ([(b"\x02", ALERT)], "an alert"),
     "an alert with a name": ([(b"\x02\x74", ALERT)], "the peer says: certificate required"),
     "an alert without one": ([(b"\x02\xc8", ALERT)], "the peer says: alert 200"),

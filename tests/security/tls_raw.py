@@ -29,6 +29,8 @@ OURS = seeded_key("ours")
 THEIRS = seeded_key("theirs")
 YAMUX = "/yamux/1.0.0"
 MPLEX = "/mplex/6.7.0"
+KEY_UPDATE = b"\x18\0\0\1\1"
+"""A handshake message: these keys end here, and I ask you to change yours (RFC 8446, 4.6.3)."""
 
 
 def raw_context(
@@ -213,15 +215,13 @@ class Sealer:
     """
 
     def __init__(self, secret: bytes, sequence: int = 0) -> None:
-        self._aead = AESGCM(self._expand(secret, b"key", 16))
-        self._iv = self._expand(secret, b"iv", 12)
-        self._sequence = sequence
+        self._use(secret, sequence)
 
-    @staticmethod
-    def _expand(secret: bytes, label: bytes, size: int) -> bytes:
-        label = b"tls13 " + label
-        info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
-        return HKDFExpand(SHA256(), size, info).derive(secret)
+    def _use(self, secret: bytes, sequence: int) -> None:
+        self._next = _expand(secret, b"traffic upd", 32)
+        self._aead = AESGCM(_expand(secret, b"key", 16))
+        self._iv = _expand(secret, b"iv", 12)
+        self._sequence = sequence
 
     def seal(self, content: bytes, kind: int = 23) -> bytes:
         """A record of ``content``; 21 is an alert, 22 a handshake message, 23 data."""
@@ -229,3 +229,19 @@ class Sealer:
         nonce = int.from_bytes(self._iv, "big") ^ self._sequence
         self._sequence += 1
         return head + self._aead.encrypt(nonce.to_bytes(12, "big"), content + bytes((kind,)), head)
+
+    def rekey(self, before: bytes = b"") -> bytes:
+        """A record that announces new keys, which are those of the next record, and asks the other end for new ones.
+
+        Args:
+            before: handshake messages in the same record.
+        """
+        record = self.seal(before + KEY_UPDATE, 22)
+        self._use(self._next, 0)
+        return record
+
+
+def _expand(secret: bytes, label: bytes, size: int) -> bytes:
+    label = b"tls13 " + label
+    info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
+    return HKDFExpand(SHA256(), size, info).derive(secret)

@@ -282,7 +282,7 @@ def troubled(troubles: list[OSError], listeners: list[Troubled]):
 
 
 @pytest.mark.parametrize("number", sorted(EXHAUSTED))
-async def test_t4_exhaustion_passes(number) -> None:
+async def test_t4_exhaustion_passes(number, caplog) -> None:
     network = MemoryNetwork()
     listeners: list[Troubled] = []
     wrap = troubled([OSError(number, "too much")] * 5, listeners)
@@ -291,6 +291,7 @@ async def test_t4_exhaustion_passes(number) -> None:
         await b.connect(a.addrs[0])
         assert trio.current_time() - started <= 5 * EXHAUSTED_PAUSE + 0.01
         assert len(listeners[0].tried) == 7  # not a busy loop
+    assert len([record for record in caplog.records if "trying again" in record.message]) == 1
 
 
 async def test_any_other_error_closes_that_listener_only() -> None:

@@ -177,7 +177,7 @@ class Identify(Service):
 
     def _running(self) -> tuple[Host, trio.Nursery]:
         if self._host is None or self._nursery is None:
-            raise RuntimeError("the identify service is not running")
+            raise RuntimeError("the identify service is not running: give it to open_host(services=[...])")
         return self._host, self._nursery
 
     # --- asking

@@ -135,7 +135,7 @@ class Kademlia(Service, Routing):
 
     def _node(self) -> Node:
         if self._running is None:
-            raise RuntimeError("the DHT is not running")
+            raise RuntimeError("the DHT is not running: give it to open_host(services=[...])")
         return self._running
 
     def _on_protocols(self, node: Node, peer: PeerId, protocols: Iterable[str]) -> None:

@@ -639,9 +639,7 @@ class Pubsub(Service):
     def _forward(self, action: SendMessage) -> None:
         framed = frame_publish(action.message.raw)
         links = [self._links.get(peer) for peer in action.peers]
-        self._drop_outbound(
-            sum([link is None or not link.outbox.forward(action.message.id, framed) for link in links])
-        )
+        self._drop_outbound(sum([link is None or not link.outbox.forward(action.message.id, framed) for link in links]))
 
     def _send_control(self, action: SendControl) -> None:
         link = self._links.get(action.peer)

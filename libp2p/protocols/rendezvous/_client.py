@@ -408,7 +408,7 @@ class Rendezvous(Service):
 
     def _running(self) -> Host:
         if self._host is None:
-            raise RuntimeError("the rendezvous service is not running")
+            raise RuntimeError("the rendezvous service is not running: give it to open_host(services=[...])")
         return self._host
 
     # --- being found

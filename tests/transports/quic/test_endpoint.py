@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import math
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -442,14 +444,20 @@ async def _write_without_end(stream: MuxedStream) -> None:
             await stream.send_all(bytes(1000))
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
-async def test_closing_does_not_wait_for_ever(cancelled: bool) -> None:
-    """Nobody is there any more."""
+@asynccontextmanager
+async def abandoned() -> AsyncIterator[QuicConnection]:
+    """A connection to a peer that nothing reaches any more."""
     async with open_net() as net:
         alice, listener = await net.node(), await net.listener(await net.node())
         ours, _ = await connect(alice, listener)
         await net.nursery.start(ours.run, lambda stream: None)
         net.udp.filter = lambda data, source, target: None
+        yield ours
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_closing_does_not_wait_for_ever(cancelled: bool) -> None:
+    async with abandoned() as ours:
         stream = await ours.open_stream()
         await stream.send_eof(b"hello")
         with trio.move_on_after(0.1 if cancelled else math.inf), trio.fail_after(1.1 * CLOSE_GRACE):
@@ -461,11 +469,7 @@ async def test_closing_does_not_wait_for_ever(cancelled: bool) -> None:
 @pytest.mark.parametrize("end", [False, True])
 async def test_waiting_for_a_peer_costs_nothing(monkeypatch: pytest.MonkeyPatch, end: bool) -> None:
     """Something is lost, an end waits, nobody answers: the timers of loss come, and no others."""
-    async with open_net() as net:
-        alice, listener = await net.node(), await net.listener(await net.node())
-        ours, _ = await connect(alice, listener)
-        await net.nursery.start(ours.run, lambda stream: None)
-        net.udp.filter = lambda data, source, target: None
+    async with abandoned() as ours:
         stream = await ours.open_stream()
         await stream.send_all(b"hello")
         if end:

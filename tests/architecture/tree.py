@@ -70,7 +70,6 @@ PURE = [
     "libp2p/wire/*.py",
     "libp2p/crypto/*.py",
     "libp2p/records/*.py",
-    "libp2p/security/tls/_certificate.py",
     "libp2p/transports/quic/_tls.py",
     "libp2p/swarm/_dial_rank.py",
     "libp2p/swarm/_dial_plan.py",

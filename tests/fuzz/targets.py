@@ -46,6 +46,7 @@ from libp2p.protocols.pubsub._control import (
 )
 from libp2p.records.peer_record import PeerRecord, open_peer_record
 from libp2p.security.noise._machine import Handshake, LocalIdentity
+from libp2p.security.tls._records import MAX_CIPHERTEXT, SUITES, Incoming, TrafficKey
 from libp2p.testing import seeded_key
 from libp2p.testing.raw import HEADER, NA, Identity, NoiseXX, handshake_payload, line
 from libp2p.transports.quic._admission import Admission, Answer
@@ -513,6 +514,48 @@ def _identifies() -> Iterable[bytes]:
     )
 
 
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+_TLS = SUITES["TLS_AES_128_GCM_SHA256"], bytes(32)
+
+
+def _tls_outcome(pieces: Iterable[bytes]) -> tuple[bytes, bool, bool] | None:
+    """The data, whether a key was asked for, and whether it ended; None when it was refused."""
+    machine, got, left = Incoming(TrafficKey(*_TLS), from_server=True), bytearray(), b""
+    target = memoryview(bytearray(MAX_CIPHERTEXT))
+    try:
+        for piece in pieces:
+            left = left + piece
+            chunks, start = machine.open(memoryview(left), len(left), target)
+            left = left[start:]
+            got += b"".join(chunks)
+    except SecurityError as exc:
+        assert exc.stage == "record"
+        return None
+    return bytes(got), machine.asked, machine.ended
+
+
+def _tls_records(data: bytes) -> None:
+    """Records that authenticate: each begins with the length of its content, padding and kind among it."""
+    content, _ = cut(data)
+    key, buffer, wire = TrafficKey(*_TLS), memoryview(bytearray(300)), bytearray()
+    while content:
+        record, content = content[1 : 1 + content[0]], content[1 + content[0] :]
+        wire += buffer[: key.seal(memoryview(record), buffer, 0)]
+    whole, pieces = cut(data[:1] + bytes(wire))
+    assert _tls_outcome([whole]) == _tls_outcome(pieces)
+
+
+def _tls_conversations() -> Iterable[bytes]:
+    ticket, ask, data, farewell = b"\4\0\0\2xx\x16", b"\x18\0\0\1\1\x16", b"data\x17", b"\1\0\x15"
+    for records in (
+        (ticket, data, b"padded\x17\0\0", farewell),
+        (data, ask),
+        (ticket[:3] + b"\x16", ticket[3:], b"\x17"),
+    ):
+        yield b"\x80" + b"".join(bytes((len(record),)) + record for record in records)
+
+
 # --- QUIC -------------------------------------------------------------------------------------------------------------
 
 
@@ -591,6 +634,7 @@ TARGETS: dict[str, Target] = {
     "pubsub-rpc": Target(_pubsub_rpc, _rpcs),
     "quic-packet": Target(_quic_packets, _quic_seeds),
     "quic-transport-parameters": Target(_transport_parameters, _parameters),
+    "tls-records": Target(_tls_records, _tls_conversations),
     "websocket": Target(_websocket, _websocket_frames),
     "websocket-handshake": Target(_websocket_handshake, _websocket_heads),
     "yamux": Target(functools.partial(_muxer, _YAMUX), _yamux_conversations),

@@ -23,8 +23,8 @@ from libp2p.protocols.ping import ping
 from libp2p.security.noise import Noise
 from libp2p.security.pnet import PreSharedKey
 from libp2p.security.tls import Tls
-from libp2p.security.tls._engine import MAX_HANDSHAKE
-from libp2p.security.tls._stream import MAX_ANSWERS, MAX_SILENT, PIECE
+from libp2p.security.tls._engine import MAX_HANDSHAKE, MAX_HANDSHAKE_RECORDS
+from libp2p.security.tls._records import MAX_SILENT, SUITES
 from libp2p.testing import memory_network, open_memory_host, seeded_key
 from libp2p.testing.conformance.stream import receive_all, receive_exactly
 from libp2p.testing.flaky import Dribble, Plain
@@ -42,8 +42,10 @@ KEY_UPDATE = b"\x18\0\0\x01\x01"
 
 
 @BOTH
-async def test_talks_to_a_context_of_another_hand(role) -> None:
-    async with met(role) as found:
+@pytest.mark.parametrize("suite", SUITES)
+async def test_talks_to_a_context_of_another_hand(role, suite) -> None:
+    async with met(role, raw_context(suite=suite.encode())) as found:
+        assert found.raw.connection.get_cipher_name() == suite
         assert found.raw_error is None
         assert found.channel is not None
         assert found.channel.remote_peer == PeerId.from_key(THEIRS.public_key)
@@ -311,7 +313,7 @@ async def test_a_hello_in_crumbs_is_given_up() -> None:
 
     async with met(Direction.INBOUND, act=act) as found:
         assert isinstance(found.error, SecurityError)
-        assert f"longer than {MAX_HANDSHAKE}" in str(found.error)
+        assert f"longer than {MAX_HANDSHAKE} bytes or {MAX_HANDSHAKE_RECORDS} records" in str(found.error)
 
 
 async def test_T14_the_certificate_is_fresh_and_not_of_the_identity() -> None:
@@ -350,8 +352,8 @@ async def test_every_kind_of_identity_with_every_other(keys) -> None:
 # --- no session outlives its connection -------------------------------------------------------------------------------
 
 
-async def test_a_ticket_is_of_no_use() -> None:
-    """OpenSSL hands out tickets. Who comes back with one, and without a certificate this time, is nobody."""
+async def test_a_session_is_of_no_use() -> None:
+    """None is handed out, and who comes back with a session shows a certificate like everybody."""
     tls = Tls(OURS, clock=lambda: NOW)
     sessions: list[SSL.Session] = []
     context = raw_context()
@@ -366,8 +368,10 @@ async def test_a_ticket_is_of_no_use() -> None:
 
             nursery.start_soon(dial)
             channel = await tls.secure(ours, direction=Direction.INBOUND, peer=None)
+            shaken = len(raw.seen)
             await channel.stream.send_all(b"x")
             assert await raw.receive() == b"x"
+            assert len(raw.seen) == shaken + 5 + 1 + 17, "one record; no tickets"
             session = raw.connection.get_session()
             assert session is not None
             sessions.append(session)
@@ -466,6 +470,7 @@ async def test_closing_waits_for_nobody(plain) -> None:
 async def test_an_alert_says_why() -> None:
     async with met(Direction.OUTBOUND) as found:
         assert found.channel is not None
+        # OpenSSL's tickets were the first two records.
         alert = Sealer(found.secrets["SERVER_TRAFFIC_SECRET_0"], 2).seal(b"\x02\x2a", 21)
         await found.raw.stream.send_all(alert)
         with pytest.raises(SecurityError, match="bad certificate"):
@@ -484,9 +489,21 @@ async def test_new_keys_are_taken() -> None:
         assert await found.raw.receive() == b"with new keys"
 
 
+@BOTH
+async def test_a_key_that_is_used_up_is_replaced(role, monkeypatch) -> None:
+    monkeypatch.setattr("libp2p.security.tls._stream.MAX_RECORDS", 3)
+    async with met(role) as found:
+        assert found.channel is not None
+        for number in range(20):
+            await found.channel.stream.send_all(b"%d" % number)
+            assert await found.raw.receive() == b"%d" % number
+        await found.raw.send(b"nobody asked")
+        assert await found.channel.stream.receive_some() == b"nobody asked"
+
+
 @pytest.mark.parametrize(("kind", "content"), [(23, b""), (22, KEY_UPDATE)], ids=["empty records", "key updates"])
 async def test_M5_records_without_content_and_without_end(kind, content) -> None:
-    """Bounded in bytes between two with content; what they make us answer does not pile up either."""
+    """Bounded between two with content."""
     async with met(Direction.INBOUND) as found, trio.open_nursery() as nursery:
         assert found.channel is not None
         secret = found.secrets["CLIENT_TRAFFIC_SECRET_0"]
@@ -494,43 +511,39 @@ async def test_M5_records_without_content_and_without_end(kind, content) -> None
         async def flood() -> None:
             sealer, key = Sealer(secret), secret
             try:
-                for _ in range(4 * MAX_SILENT // 22):
+                for _ in range(MAX_SILENT):
                     await found.raw.stream.send_all(sealer.seal(content, kind))
                     if content:
                         key = Sealer._expand(key, b"traffic upd", 32)
                         sealer = Sealer(key)
+                await found.raw.stream.send_all(sealer.seal(b"so far, so good"))
+                while True:
+                    await found.raw.stream.send_all(sealer.seal(b""))
             except trio.BrokenResourceError:
                 pass
 
         nursery.start_soon(flood)
-        with pytest.raises(SecurityError) as caught:
+        assert await found.channel.stream.receive_some() == b"so far, so good"
+        with pytest.raises(SecurityError, match="without end") as caught:
             await found.channel.stream.receive_some()
         assert caught.value.stage == "record"
         await found.channel.stream.aclose()
 
 
 async def test_M5_answers_do_not_pile_up() -> None:
-    """A peer that asks for new keys between bytes that count, and to which nothing is ever sent."""
-    async with met(Direction.INBOUND) as found, trio.open_nursery() as nursery:
+    """A peer that asks for new keys between bytes that count gets one for all, once something is sent to it."""
+    async with met(Direction.INBOUND) as found:
         assert found.channel is not None
-        stream, secret = found.channel.stream, found.secrets["CLIENT_TRAFFIC_SECRET_0"]
-
-        async def ask() -> None:
-            key = secret
-            try:
-                while True:
-                    sealer = Sealer(key)
-                    await found.raw.stream.send_all(sealer.seal(b"x") + sealer.seal(KEY_UPDATE, 22))
-                    key = Sealer._expand(key, b"traffic upd", 32)
-            except trio.BrokenResourceError:
-                pass
-
-        nursery.start_soon(ask)
-        with pytest.raises(SecurityError, match="without end"):
-            while True:
-                await stream.receive_some()
-        assert len(stream._answers) < MAX_ANSWERS + 2 * PIECE  # type: ignore[attr-defined]
-        await stream.aclose()
+        stream, key = found.channel.stream, found.secrets["CLIENT_TRAFFIC_SECRET_0"]
+        for _ in range(1000):
+            sealer = Sealer(key)
+            await found.raw.stream.send_all(sealer.seal(b"x") + sealer.seal(KEY_UPDATE, 22))
+            key = Sealer._expand(key, b"traffic upd", 32)
+            assert await stream.receive_some() == b"x"
+        before = len(found.raw.seen)
+        await stream.send_all(b"y")
+        assert await found.raw.receive() == b"y"
+        assert len(found.raw.seen) - before == (5 + 5 + 17) + (5 + 1 + 17)
 
 
 async def test_answers_leave_with_what_is_written_next() -> None:

@@ -21,15 +21,11 @@ from cryptography.exceptions import InvalidTag
 from trio.abc import Stream as ByteStream
 
 from ..._util.heap import keep_freed_memory
-from ...abc import Buffer, DirectStream
+from ...abc import Buffer
 from ...errors import LocalProtocolError, SecurityError
-from .._record_stream import RecordStream
+from .._sealed_stream import RECEIVE_SIZE, SealedStream
 from ._machine import MAX_NONCE, MAX_PLAINTEXT, MAX_RECORD, TAG_SIZE, CipherState, pack_nonce
 
-RECEIVE_SIZE = 1024 * 1024
-"""Bytes asked of the socket at a time; 256 KiB cost a sixth more than 1 MiB, and 16 KiB two to three times as much."""
-PLAIN_RECEIVE_SIZE = 256 * 1024
-"""The same of a stream that makes a new ``bytes`` of this size each time."""
 SEND_RECORDS = 8
 """Full records handed to the socket at a time."""
 JOIN_BELOW = 16 * 1024
@@ -53,54 +49,21 @@ class Scratch:
         self.send = memoryview(mmap.mmap(-1, SEND_RECORDS * _FULL_RECORD))
 
 
-class NoiseStream(RecordStream):
+class NoiseStream(SealedStream):
     """An encrypted byte stream over ``raw``, which it owns."""
 
-    __slots__ = ("_aead_in", "_aead_out", "_early", "_empty", "_left", "_nonce_in", "_nonce_out", "_scratch")
+    __slots__ = ("_aead_in", "_aead_out", "_empty", "_nonce_in", "_nonce_out", "_scratch")
 
     def __init__(
         self, raw: ByteStream, *, send: CipherState, receive: CipherState, scratch: Scratch, initial: bytes = b""
     ) -> None:
-        super().__init__(raw)
+        super().__init__(raw, scratch.receive, initial)
         self._aead_out, self._nonce_out = send.aead, send.nonce
         self._aead_in, self._nonce_in = receive.aead, receive.nonce
         self._scratch = scratch
-        self._left = initial
-        self._early = bool(initial)
         self._empty = 0
 
     # --- receiving
-
-    async def _receive(self) -> Sequence[bytes]:
-        if self._early:
-            # Bytes that came with the last handshake message may hold whole records.
-            self._early = False
-            buffer = memoryview(self._left)
-            if chunks := self._open(buffer, len(buffer)):
-                return chunks
-        return await (self._receive_direct(self._direct) if self._direct is not None else self._receive_plain())
-
-    async def _receive_direct(self, direct: DirectStream) -> Sequence[bytes]:
-        buffer = self._scratch.receive
-        while True:
-            have = len(self._left)
-            received = await self._receive_into(direct, buffer[have : have + RECEIVE_SIZE])
-            if not received:
-                return self._end()
-            if have:
-                buffer[:have] = self._left
-            if chunks := self._open(buffer, have + received):
-                return chunks
-
-    async def _receive_plain(self) -> Sequence[bytes]:
-        while True:
-            data = await self._raw.receive_some(PLAIN_RECEIVE_SIZE)
-            if not data:
-                return self._end()
-            if self._left:
-                data = self._left + data
-            if chunks := self._open(memoryview(data), len(data)):
-                return chunks
 
     def _open(self, buffer: memoryview, end: int) -> list[bytes]:
         """Decrypt every whole record in ``buffer[:end]`` and keep what is left."""
@@ -121,7 +84,8 @@ class NoiseStream(RecordStream):
         except (InvalidTag, ValueError):
             raise SecurityError("a record does not authenticate", stage="record") from None
         self._left = bytes(buffer[start:end]) if start < end else b""
-        self._count_empty(nonce - self._nonce_in, chunks)
+        self._opened = nonce - self._nonce_in
+        self._count_empty(self._opened, chunks)
         self._nonce_in = nonce
         return chunks
 
@@ -130,10 +94,9 @@ class NoiseStream(RecordStream):
         if self._empty > MAX_EMPTY_RECORDS or records - len(chunks) > MAX_EMPTY_RECORDS:
             raise SecurityError("the peer sends empty records without end", stage="record")
 
-    def _end(self) -> Sequence[bytes]:
+    def _check_end(self) -> None:
         if self._left:
             raise SecurityError("the stream ended inside a record", stage="record")
-        return ()
 
     # --- sending
 

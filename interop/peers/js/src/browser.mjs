@@ -11,6 +11,7 @@ import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 
+const FLOODSUB = '/floodsub/1.0.0'
 const TOPIC = 'chat'
 const POLL = 50
 
@@ -18,6 +19,10 @@ async function until (condition) {
   while (!condition()) {
     await new Promise(resolve => setTimeout(resolve, POLL))
   }
+}
+
+function sendsPubsub ({ protocol, direction }) {
+  return protocol === FLOODSUB && direction === 'outbound'
 }
 
 async function chat () {
@@ -41,6 +46,8 @@ async function chat () {
   })
   pubsub.subscribe(TOPIC)
   await until(() => pubsub.getSubscribers(TOPIC).some(peer => peer.equals(remotePeer)))
+  // To a peer without a stream of ours js sends nothing, and says so to nobody; the peer's own may be there before.
+  await until(() => host.getConnections(remotePeer).some(({ streams }) => streams.some(sendsPubsub)))
   await pubsub.publish(TOPIC, new TextEncoder().encode(`ping: ${rtt} ms, ${navigator.userAgent}`))
 }
 

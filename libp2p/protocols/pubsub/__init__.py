@@ -19,7 +19,7 @@ from ._score_config import PeerScoreConfig, ScoreThresholds, TopicScore
 from ._service import Pubsub
 from ._signing import SignaturePolicy
 from ._subscriber import Messages
-from ._validation import MessageIdFunction, MonotonicSeqno, Validator
+from ._validation import MessageIdFunction, MonotonicSeqno, TopicFilter, Validator
 
 __all__ = [
     "FLOODSUB",
@@ -58,6 +58,7 @@ __all__ = [
     "SignaturePolicy",
     "TopicDiscovery",
     "TopicDiscoveryConfig",
+    "TopicFilter",
     "TopicPeerJoined",
     "TopicPeerLeft",
     "TopicScore",

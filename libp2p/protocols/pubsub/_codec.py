@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ...errors import DecodeError
@@ -27,6 +27,9 @@ MessageId: TypeAlias = bytes
 """What tells messages apart: any bytes, at most :data:`MAX_ID_SIZE`."""
 MAX_ID_SIZE = 256
 """Bytes of an id (ours). Ids are remembered by the hundred thousand, and peers choose those they speak of."""
+MESSAGES_AT_ONCE = 64
+"""Messages of a peer that the router sees at a time (ours; case G6). Before the next ones it looks at the peer's score
+again: an RPC of 5,000 forged ones would cost as many signatures else."""
 
 SIGNATURE_PREFIX = b"libp2p-pubsub:"
 _MAX_VARINT_LENGTH = 10  # of protobuf, which has 64 bits
@@ -165,7 +168,10 @@ def decode_rpc(data: bytes, limits: RpcLimits) -> Rpc:
 
 
 def decode_rpcs(frames: Iterable[bytes], limits: RpcLimits) -> Iterator[Rpc]:
-    """The RPCs in ``frames``. Those in a row that hold one message and nothing else, as most do, come as one RPC.
+    """The RPCs in ``frames``, each with at most :data:`MESSAGES_AT_ONCE` messages.
+
+    Those in a row that hold one message and nothing else, as most do, come as one RPC; one that holds more comes as
+    several, of which the first has all besides messages.
 
     Raises:
         DecodeError: as :func:`decode_rpc`, after the RPCs before the bad one were returned.
@@ -175,13 +181,20 @@ def decode_rpcs(frames: Iterable[bytes], limits: RpcLimits) -> Iterator[Rpc]:
         raw = _only_message(data) if len(data) <= limits.size else None
         if raw is not None:
             messages.append(raw)
-        if messages and (raw is None or len(messages) == limits.entries):
+        if messages and (raw is None or len(messages) == MESSAGES_AT_ONCE):
             yield Rpc(publish=tuple(messages))
             messages = []
         if raw is None:
-            yield decode_rpc(data, limits)
+            yield from _split(decode_rpc(data, limits))
     if messages:
         yield Rpc(publish=tuple(messages))
+
+
+def _split(rpc: Rpc) -> Iterator[Rpc]:
+    count = len(rpc.publish)
+    yield rpc if count <= MESSAGES_AT_ONCE else replace(rpc, publish=rpc.publish[:MESSAGES_AT_ONCE])
+    for start in range(MESSAGES_AT_ONCE, count, MESSAGES_AT_ONCE):
+        yield Rpc(publish=rpc.publish[start : start + MESSAGES_AT_ONCE])
 
 
 def _only_message(data: bytes) -> bytes | None:

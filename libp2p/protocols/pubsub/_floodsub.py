@@ -20,6 +20,7 @@ from ._router import (
     Count,
     Deliver,
     Fault,
+    Pending,
     Router,
     SeenCache,
     SendMessage,
@@ -50,14 +51,6 @@ class FloodsubConfig:
             raise ValueError("bounds of floodsub must be positive")
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A message that is being validated, and who has it already."""
-
-    message: Message
-    holders: dict[PeerId, None]
-
-
 class Floodsub(Router):
     """The router of ``/floodsub/1.0.0``."""
 
@@ -67,7 +60,7 @@ class Floodsub(Router):
             topics_per_peer=self._config.topics_per_peer, topic_bytes_per_peer=self._config.topic_bytes_per_peer
         )
         self._seen = SeenCache(ttl=self._config.seen_ttl, capacity=self._config.seen_capacity)
-        self._pending: dict[MessageId, _Pending] = {}
+        self._pending: dict[MessageId, Pending] = {}
 
     @property
     def protocols(self) -> Sequence[ProtocolId]:
@@ -111,7 +104,7 @@ class Floodsub(Router):
         if message.id in self._seen:
             return [Count("duplicates")]
         self._seen.add(message.id, now)
-        self._pending[message.id] = _Pending(message, {message.received_from: None})
+        self._pending[message.id] = Pending(message, {message.received_from: None})
         return [Validate(message)]
 
     def refused(self, message: Message, fault: Fault, now: float) -> list[Action]:

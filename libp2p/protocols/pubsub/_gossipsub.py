@@ -54,6 +54,7 @@ from ._router import (
     Count,
     Deliver,
     Fault,
+    Pending,
     Router,
     SeenCache,
     SendControl,
@@ -99,14 +100,6 @@ class _Peer:
     asked: int = 0
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A message that is being validated, and who has it already."""
-
-    message: Message
-    holders: dict[PeerId, None]
-
-
 class Gossipsub(Router):
     """The router of ``/meshsub``, versions 1.0 to 1.3; peers that only speak floodsub are served as well.
 
@@ -136,7 +129,7 @@ class Gossipsub(Router):
             max_bytes=config.cache_bytes,
         )
         self._seen = SeenCache(ttl=config.seen_ttl, capacity=config.seen_capacity)
-        self._pending: dict[MessageId, _Pending] = {}
+        self._pending: dict[MessageId, Pending] = {}
         self._backoff = Backoff(capacity=config.backoff_entries)
         self._promises = Promises()
         self._score = PeerScores(config.score)
@@ -282,7 +275,7 @@ class Gossipsub(Router):
             return [Count("duplicates")]
         self._seen.add(message.id, now)
         self._score.arrived(message, now)
-        self._pending[message.id] = _Pending(message, {message.received_from: None})
+        self._pending[message.id] = Pending(message, {message.received_from: None})
         actions: list[Action] = [Validate(message)]
         if len(message.raw) >= self._config.idontwant_size:
             entry = encode_idontwant((message.id,))

@@ -14,6 +14,7 @@ from ._router import Fault, Verdict
 
 _INVALID = ("malformed", *[fault.value for fault in Fault])
 """Counters of messages that were wrong before a validator saw them."""
+_VERDICTS = {"accepted": Verdict.ACCEPT, "ignored": Verdict.IGNORE, "rejected": Verdict.REJECT}
 _IHAVE_IGNORED = {"ihave_flood": "max_ihave", "gossip_ignored": "low_score"}
 _PENALTIES = {"graft_in_backoff": "graft_backoff", "promises_broken": "broken_promise"}
 """Counters to js's names of reasons."""
@@ -33,16 +34,16 @@ def measure_counts(counts: Mapping[str, int]) -> Iterator[Metric]:
     yield Metric("libp2p_pubsub_events_total", "All that pubsub counts", Kind.COUNTER, events, ("event",))
     yield counter("gossipsub_msg_publish_count_total", "Messages published", count("published"))
     invalid = {name: count(name) for name in _INVALID if count(name)}
-    for verdict in (Verdict.REJECT, Verdict.IGNORE):
-        if count(verdict.value):
-            invalid[verdict.value] = count(verdict.value)
-    status = {"valid": count("accept"), "duplicate": count("duplicates"), "invalid": sum(invalid.values())}
-    yield _labelled("gossipsub_msg_received_status_total", "What became of messages", "status", status)
-    yield _labelled("gossipsub_msg_received_invalid_total", "Why messages were not taken", "error", invalid)
-    verdicts = {verdict.value: count(verdict.value) for verdict in Verdict}
-    yield _labelled("gossipsub_async_validation_result_total", "What validators said", "acceptance", verdicts)
-    refused = count("graylisted")
-    yield counter("gossipsub_rpc_rcv_not_accepted_total", "RPCs not read because of the sender's score", refused)
+    verdicts = {name: count(verdict.value) for name, verdict in _VERDICTS.items()}
+    found = {"valid": sum(verdicts.values()), "duplicate": count("duplicates"), "invalid": sum(invalid.values())}
+    for name, value in found.items():
+        yield counter(f"gossipsub_pre_validation_{name}_total", f"Messages {name} before validators see them", value)
+    for name, value in verdicts.items():
+        yield counter(f"gossipsub_{name}_messages_total", f"Messages {name} by validators", value)
+    refused = {name: count(name) for name in (Verdict.REJECT.value, Verdict.IGNORE.value) if count(name)}
+    yield _labelled("gossipsub_msg_received_invalid_total", "Why messages were not taken", "error", invalid | refused)
+    graylisted = count("graylisted")
+    yield counter("gossipsub_rpc_rcv_not_accepted_total", "RPCs not read because of the sender's score", graylisted)
     ignored = {reason: count(name) for name, reason in _IHAVE_IGNORED.items()}
     yield _labelled("gossipsub_ihave_rcv_ignored_total", "IHAVEs ignored", "reason", ignored)
     unknown = count("iwant_unknown")

@@ -111,7 +111,8 @@ class Outbox:
 
         One that is queued already is not queued twice.
         """
-        return (self.is_empty and self._send_at_once(framed)) or self.forward(message_id, framed)
+        at_once = self._writer_waits and self.is_empty and self._send_at_once(framed)
+        return at_once or self.forward(message_id, framed)
 
     def forward(self, message_id: MessageId | int, framed: bytes) -> bool:
         """As :meth:`add_message`, but in the next tick, unless it is taken back by :meth:`remove_messages`."""
@@ -129,15 +130,15 @@ class Outbox:
 
         They go ahead of subscriptions and control entries, which may do so, but not of what a stream begins with.
         """
-        if self._messages and not self._hello and self._send_at_once(b"".join(self._messages.values())):
+        if self._writer_waits and not self._hello and self._send_at_once(b"".join(self._messages.values())):
             self._messages.clear()
             self._message_bytes = 0
             self._publishers.unpark_all()
         return self.has_room(size)
 
     def _send_at_once(self, data: bytes) -> bool:
-        """Write past the writer, if that is possible."""
-        if self.send_nowait is None or not self._writer_waits:
+        """Write past the writer, which waits, if the stream takes it."""
+        if self.send_nowait is None:
             return False
         try:
             self.send_nowait(data)
@@ -234,3 +235,31 @@ class Outbox:
         if self._writer is not None:
             reschedule(self._writer)
             self._writer = None
+
+
+async def send_to_all(outboxes: Iterable[Outbox], message_id: MessageId, framed: bytes, *, patience: float) -> int:
+    """Queue a message for everybody at once, then wait for those who have no room.
+
+    Args:
+        framed: the message, as :meth:`Outbox.add_message` takes it.
+        patience: seconds to wait; nobody waits for those who have been waited for in vain.
+
+    Returns:
+        How many have not taken it.
+    """
+    full = [outbox for outbox in outboxes if not outbox.add_message(message_id, framed)]
+    if not full:
+        return 0  # as nearly always
+    patient = [outbox for outbox in full if not outbox.stalled]
+    missed = len(full) - len(patient)
+    with trio.move_on_after(patience):
+        while patient:
+            if await patient[0].wait_for_room(len(framed)) and not patient[0].add_message(message_id, framed):
+                continue  # another publisher was quicker
+            patient.pop(0)
+    for outbox in patient:
+        # Whoever was waited for must not cost the others, who may have got room meanwhile, the message.
+        if not outbox.add_message(message_id, framed):
+            outbox.stalled = True
+            missed += 1
+    return missed

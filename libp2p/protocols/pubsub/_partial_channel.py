@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import trio
 from trio.abc import ReceiveChannel
 
-from ..._util.bounded import BoundedReceiver
+from ..._util.bounded import BoundedReceiver, BoundedSender, open_bounded_channel
 from ...errors import DecodeError
 from ...peer_id import PeerId
+from ._gossipsub import Gossipsub
 from ._partial import PartialMessage, Parts
-from ._router import Verdict
+from ._router import Action, Verdict
 
 MAX_UPDATES = 64
 """Updates that wait to be received; each is as long as an RPC may be at most."""
@@ -36,7 +38,7 @@ class PartialUpdate:
     metadata: bytes = field(repr=False)
 
 
-def crowding(waiting: Sequence[PartialUpdate]) -> int:
+def _crowding(waiting: Sequence[PartialUpdate]) -> int:
     """Which of ``waiting`` to lose: the oldest of the peer that has most of them, so that no peer shuts out others."""
     peers = [update.peer for update in waiting]
     (most, _), *_ = Counter(peers).most_common(1)
@@ -86,14 +88,17 @@ class PartialMessages(ReceiveChannel[PartialUpdate]):
     def __init__(
         self,
         topic: str,
-        updates: BoundedReceiver[PartialUpdate],
-        publish: Callable[[PartialMessage], None],
-        judge: Callable[[PartialUpdate, Verdict], None],
+        router: Gossipsub,
+        perform: Callable[[Iterable[Action]], object],
+        contain: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self.topic = topic
-        self._updates = updates
-        self._publish = publish
-        self._judge = judge
+        self._router = router
+        self._perform = perform
+        self._contain = contain
+        channel: tuple[BoundedSender[PartialUpdate], BoundedReceiver[PartialUpdate]] = open_bounded_channel(MAX_UPDATES)
+        self._sender, self._updates = channel
+        self._open = True
 
     @property
     def lost(self) -> int:
@@ -110,17 +115,24 @@ class PartialMessages(ReceiveChannel[PartialUpdate]):
         Never waits; what finds no room in the queue of a peer is dropped and counted.
 
         Raises:
-            trio.ClosedResourceError: the channel was left.
+            trio.ClosedResourceError: the channel was left, or the pubsub service has ended.
         """
-        self._publish(message)
+        self._check_open()
+        contained = Contained(message, self._contain)
+        self._perform(self._router.publish_partial(self.topic, contained, trio.current_time()))
 
     def judge(self, update: PartialUpdate, verdict: Verdict) -> None:
         """Say what the parts in ``update`` were worth: good ones count for the peer, bad ones against it.
 
         Raises:
-            trio.ClosedResourceError: the channel was left.
+            trio.ClosedResourceError: the channel was left, or the pubsub service has ended.
         """
-        self._judge(update, verdict)
+        self._check_open()
+        self._router.judge_partial(update.peer, self.topic, verdict)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise trio.ClosedResourceError("this channel was left, or pubsub has ended")
 
     def receive_nowait(self) -> PartialUpdate:
         """As :meth:`receive`; raises ``trio.WouldBlock`` instead of waiting."""
@@ -138,3 +150,19 @@ class PartialMessages(ReceiveChannel[PartialUpdate]):
     async def aclose(self) -> None:
         """Drop what is held and receive nothing more."""
         await self._updates.aclose()
+
+    # --- called by the service
+
+    def put(self, update: PartialUpdate) -> None:
+        """Hold ``update``; of too many, another one is lost."""
+        self._sender.send_nowait(update, victim=_crowding)
+
+    def end(self) -> None:
+        """Nothing more will come, and nobody can be told anything."""
+        self._open = False
+        self._sender.close()
+
+    def close(self) -> None:
+        """Nobody will receive any more."""
+        self._open = False
+        self._updates.close()

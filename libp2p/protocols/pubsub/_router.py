@@ -176,6 +176,14 @@ class Count(Action):
     by: int = 1
 
 
+@dataclass(slots=True)
+class Pending:
+    """A message that is being validated, and who has it already."""
+
+    message: Message
+    holders: dict[PeerId, None]
+
+
 class Router(ABC):
     """Decides who gets which message. Pure: see this module's description.
 

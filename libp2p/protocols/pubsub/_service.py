@@ -19,9 +19,10 @@ from dataclasses import replace
 
 import trio
 
-from ..._util.bounded import BoundedReceiver, BoundedSender, LruMap, open_bounded_channel
+from ..._util.bounded import LruMap
 from ...abc import Direction, Host, ProtocolId, Service, Stream, StreamHandler
 from ...addressing import host_port, is_relay
+from ...crypto.keys import PrivateKey
 from ...errors import DecodeError, RemoteProtocolError
 from ...events import PeerDisconnected, PeerIdentified
 from ...metrics import Metric
@@ -45,9 +46,8 @@ from ._exchange import Connector
 from ._gossipsub import Gossipsub
 from ._link import Link, keep_writing, usable_connection
 from ._measured import measure_counts, measure_state
-from ._outbox import Outbox
-from ._partial import PartialMessage
-from ._partial_channel import MAX_UPDATES, Contained, PartialMessages, PartialUpdate, crowding
+from ._outbox import Outbox, send_to_all
+from ._partial_channel import PartialMessages, PartialUpdate
 from ._router import (
     Action,
     Authenticate,
@@ -69,7 +69,7 @@ from ._router import (
 )
 from ._signing import SignaturePolicy, Signer
 from ._subscriber import Messages, Subscribers
-from ._validation import CONCURRENCY, TIMEOUT, Application, Check, MessageIdFunction, Validator
+from ._validation import CONCURRENCY, TIMEOUT, Application, Check, MessageIdFunction, TopicFilter, Validator
 
 _MESSAGES_PER_TURN = 8
 """New messages taken from a peer before other tasks get their turn: half a millisecond of checking signatures."""
@@ -98,6 +98,10 @@ class Pubsub(Service):
         message_id: what tells messages apart, for topics that :meth:`set_message_id` was not called for; by default
             author and sequence number, or SHA-256 of the data where there is none.
         validators: asked about the messages of all topics, before the topic's own.
+        topic_filter: which topics this host has to do with, by default all. It cannot subscribe to others, and forgets
+            at once when peers do.
+        author: whose name messages bear, and are signed with, instead of this host's. Not the key of another host: it
+            would take such messages for forged ones.
         config: bounds.
         clock: wall clock in seconds since 1970, from which sequence numbers start.
         rng: spreads attempts to reopen streams, and chooses peers in the default router.
@@ -110,6 +114,8 @@ class Pubsub(Service):
         signature_policy: SignaturePolicy = SignaturePolicy.STRICT_SIGN,
         message_id: MessageIdFunction | None = None,
         validators: Sequence[Validator] = (),
+        topic_filter: TopicFilter | None = None,
+        author: PrivateKey | None = None,
         config: PubsubConfig | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
@@ -119,9 +125,10 @@ class Pubsub(Service):
         self._policy = signature_policy
         self._config = config or PubsubConfig()
         self._clock = clock
-        self._application = Application(validators, message_id)
+        self._application = Application(validators, message_id, topic_filter)
+        self._author = author
         self._subscribers = Subscribers()
-        self._partials: dict[str, BoundedSender[PartialUpdate]] = {}
+        self._partials: dict[str, PartialMessages] = {}
         self._newcomers = trio.lowlevel.ParkingLot()
         self._links: dict[PeerId, Link] = {}
         self._connector = Connector(self._count)
@@ -148,11 +155,13 @@ class Pubsub(Service):
             own: receive what this host publishes, too.
 
         Raises:
-            ValueError: the topic is empty.
+            ValueError: the topic is empty, or the filter leaves it out.
         """
-        self._running()
+        host, _ = self._running()
         if not topic:
             raise ValueError("a topic needs a name")
+        if not self._application.heeds(host, topic):
+            raise ValueError(f"the filter of topics leaves out {topic!r}")
         config = self._config
         messages = Messages(topic, own=own, max_messages=config.subscriber_messages, max_bytes=config.subscriber_bytes)
         if self._subscribers.add(messages):
@@ -228,32 +237,15 @@ class Pubsub(Service):
         router = self._router
         if not topic or topic in self._partials or not isinstance(router, Gossipsub):
             raise ValueError("messages in parts need gossipsub, and a topic in which they are not open already")
-        channel: tuple[BoundedSender[PartialUpdate], BoundedReceiver[PartialUpdate]] = open_bounded_channel(MAX_UPDATES)
-        sender, receiver = channel
-
-        def check() -> None:
-            if self._partials.get(topic) is not sender:
-                raise trio.ClosedResourceError("this channel was left")
-            self._running()
-
-        def publish(message: PartialMessage) -> None:
-            check()
-            contained = Contained(message, host.contain)
-            self._perform(router.publish_partial(topic, contained, trio.current_time()))
-
-        def judge(update: PartialUpdate, verdict: Verdict) -> None:
-            check()
-            router.judge_partial(update.peer, topic, verdict)
-
-        self._partials[topic] = sender
+        messages = self._partials[topic] = PartialMessages(topic, router, self._perform, host.contain)
         router.open_partial(topic, requests=requests)
         self._announce_again(topic)
         try:
             await trio.lowlevel.checkpoint()
-            yield PartialMessages(topic, receiver, publish, judge)
+            yield messages
         finally:
             del self._partials[topic]
-            receiver.close()
+            messages.close()
             router.close_partial(topic)
             self._announce_again(topic)
 
@@ -326,7 +318,8 @@ class Pubsub(Service):
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Talk to the peers of ``host`` that speak pubsub, until cancelled."""
         self._host = host
-        self._signer = Signer(self._policy, host.private_key, seqno=int(self._clock() * 1_000_000_000))
+        key, seqno = self._author or host.private_key, int(self._clock() * 1_000_000_000)
+        self._signer = Signer(self._policy, key, seqno=seqno, host=host.local_peer)
         try:
             async with trio.open_nursery() as nursery:
                 with host.subscribe(PeerIdentified, PeerDisconnected) as events:
@@ -349,8 +342,8 @@ class Pubsub(Service):
         finally:
             self._host = self._nursery = self._signer = None
             self._subscribers.end()
-            for sender in self._partials.values():
-                sender.close()
+            for messages in self._partials.values():
+                messages.end()
             self._newcomers.unpark_all()
 
     def _running(self) -> tuple[Host, Signer]:
@@ -469,6 +462,8 @@ class Pubsub(Service):
     # --- messages of others
 
     async def _take_rpc(self, link: Link, rpc: Rpc) -> None:
+        if rpc.subscriptions:
+            rpc = self._filter_topics(rpc)
         decoded = [self._decode(link.peer, raw) for raw in rpc.publish]
         messages = [message for message in decoded if message is not None]
         self._unqueue(link, [message.id for message in messages])  # it has them
@@ -484,6 +479,14 @@ class Pubsub(Service):
                 await trio.lowlevel.checkpoint()
             if link.gone or self._host is None:
                 return
+
+    def _filter_topics(self, rpc: Rpc) -> Rpc:
+        host, _ = self._running()
+        kept = tuple([change for change in rpc.subscriptions if self._application.heeds(host, change.topic)])
+        if len(kept) == len(rpc.subscriptions):
+            return rpc
+        self._count("subscriptions_left_out", len(rpc.subscriptions) - len(kept))
+        return replace(rpc, subscriptions=kept)
 
     def _decode(self, peer: PeerId, raw: bytes) -> Message | None:
         """The message in ``raw``, as ``peer`` or somebody before it sent it."""
@@ -575,26 +578,11 @@ class Pubsub(Service):
         return message
 
     async def _send_own(self, message: Message, peers: Iterable[PeerId]) -> None:
-        """Queue ``message`` for everybody at once, then wait for those who have no room."""
-        framed = frame_publish(message.raw)
         outboxes = [link.outbox for peer in peers if (link := self._links.get(peer)) is not None]
-        full = [outbox for outbox in outboxes if not outbox.add_message(message.id, framed)]
-        if not full:
-            return
-        patient = [outbox for outbox in full if not outbox.stalled]
-        missed = len(full) - len(patient)
-        with trio.move_on_after(self._config.publish_patience):
-            while patient:
-                if await patient[0].wait_for_room(len(framed)) and not patient[0].add_message(message.id, framed):
-                    continue  # another publisher was quicker
-                patient.pop(0)
-        for outbox in patient:
-            # Whoever was waited for must not cost the others, who may have got room meanwhile, the message.
-            if not outbox.add_message(message.id, framed):
-                outbox.stalled = True
-                missed += 1
+        patience = self._config.publish_patience
+        missed = await send_to_all(outboxes, message.id, frame_publish(message.raw), patience=patience)
         self._drop_outbound(missed)
-        if missed == len(outboxes):
+        if missed and missed == len(outboxes):
             raise PeersTooSlow(message.topic, message.id, missed)
 
     def _drop_outbound(self, count: int) -> None:
@@ -678,10 +666,9 @@ class Pubsub(Service):
             self._count("lost", dropped)
 
     def _deliver_partial(self, action: DeliverPartial) -> None:
-        sender = self._partials.get(action.rpc.topic)
-        if sender is not None:
-            update = PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata)
-            sender.send_nowait(update, victim=crowding)
+        messages = self._partials.get(action.rpc.topic)
+        if messages is not None:
+            messages.put(PartialUpdate(action.peer, action.rpc.group, action.rpc.parts, action.rpc.metadata))
 
     def _publish_event(self, event: TopicPeerJoined | TopicPeerLeft) -> None:
         if self._host is not None:

@@ -44,16 +44,18 @@ class Signer:
 
     Args:
         policy: what is required of messages, and done to our own.
-        key: the key of this host.
+        key: the key of their author.
         seqno: the sequence number to start from, of at most 63 bits; growing from one start of the host to the next.
+        host: the host, where that is not the author.
     """
 
-    def __init__(self, policy: SignaturePolicy, key: PrivateKey, *, seqno: int) -> None:
+    def __init__(self, policy: SignaturePolicy, key: PrivateKey, *, seqno: int, host: PeerId | None = None) -> None:
         self._policy = policy
         self._key = key
-        self._local = PeerId.from_key(key.public_key)
+        self._author = PeerId.from_key(key.public_key)
+        self._host = host or self._author
         # The id holds short keys; js attaches the key always, everybody accepts both (PS7).
-        self._attached = None if _embedded_key(self._local) else key.public_key.marshal()
+        self._attached = None if _embedded_key(self._author) else key.public_key.marshal()
         self._seqno = max(seqno, _FIRST_SEQNO)
         self._keys: LruMap[PeerId, PublicKey] = LruMap(_KEYS_REMEMBERED)
 
@@ -63,7 +65,7 @@ class Signer:
         author = seqno = signature = key = None
         if self._policy.signs:
             self._seqno += 1
-            author, seqno, key = bytes(self._local), self._seqno.to_bytes(SEQNO_LENGTH, "big"), self._attached
+            author, seqno, key = bytes(self._author), self._seqno.to_bytes(SEQNO_LENGTH, "big"), self._attached
         raw = encode_message(topic=topic, data=data, author=author, seqno=seqno)
         if self._policy.signs:
             signature = self._key.sign(SIGNATURE_PREFIX + raw)
@@ -72,11 +74,11 @@ class Signer:
             id=default_message_id(author, seqno, data),
             topic=topic,
             data=data,
-            author=self._local if author else None,
+            author=self._author if author else None,
             seqno=seqno,
             signature=signature,
             key=key,
-            received_from=self._local,
+            received_from=self._host,
             raw=raw,
         )
 
@@ -85,7 +87,7 @@ class Signer:
 
         Order: what costs nothing first, the signature last.
         """
-        if message.author == self._local:
+        if message.author == self._host:
             return Fault.SELF_ORIGIN
         if self._policy is SignaturePolicy.STRICT_NO_SIGN:
             said = (message.author, message.seqno, message.signature, message.key)

@@ -27,12 +27,14 @@ class Messages(ReceiveChannel[Message]):
         topic: the topic.
         own: whether it gets what this host publishes, too.
         lost: how many messages were dropped because they were not received in time.
+        runs: whether it has received something since it was last waited for.
     """
 
     def __init__(self, topic: str, *, own: bool, max_messages: int, max_bytes: int) -> None:
         self.topic = topic
         self.own = own
         self.lost: int = 0
+        self.runs: bool = True
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._queue: deque[Message] = deque()
@@ -40,17 +42,11 @@ class Messages(ReceiveChannel[Message]):
         self._lot = ParkingLot()
         self._ended = False
         self._closed = False
-        self._idle = False
 
     @property
     def behind(self) -> bool:
         """Whether it has more than half of what is held for it still to receive."""
         return 2 * len(self._queue) > self._max_messages or 2 * self._bytes > self._max_bytes
-
-    @property
-    def idle(self) -> bool:
-        """Whether it has taken nothing since :meth:`expect`."""
-        return self._idle
 
     @property
     def waiting(self) -> int:
@@ -70,7 +66,7 @@ class Messages(ReceiveChannel[Message]):
         if self._queue:
             message = self._queue.popleft()
             self._bytes -= len(message.raw)
-            self._idle = False
+            self.runs = True
             return message
         if self._ended:
             raise trio.EndOfChannel
@@ -118,10 +114,6 @@ class Messages(ReceiveChannel[Message]):
         if self._lot:
             self._lot.unpark()
         return dropped
-
-    def expect(self) -> None:
-        """Note that it had its turn: until it takes something, it is not waited for again."""
-        self._idle = True
 
     def end(self) -> None:
         """Nothing more will come."""
@@ -173,21 +165,20 @@ class Subscribers:
             if messages.own or not own:
                 delivered += 1
                 dropped += messages.put(message)
-                if messages.behind and not messages.idle:
+                if messages.behind and messages.runs:
                     self._behind[messages] = None
         return delivered, dropped
 
     @property
     def behind(self) -> bool:
-        """Whether somebody who was not waited for in vain is behind."""
+        """Whether somebody who runs is behind."""
         return bool(self._behind)
 
     async def let_catch_up(self) -> None:
-        """Let those who are behind run for :data:`TURNS`. Whoever takes nothing meanwhile is not waited for again."""
-        behind = tuple(self._behind)
-        self._behind.clear()
+        """Give those who are behind :data:`TURNS`. Whoever takes nothing meanwhile is not waited for until it does."""
+        behind, self._behind = self._behind, {}
         for messages in behind:
-            messages.expect()
+            messages.runs = False
         for _ in range(TURNS):
             if not any(messages.behind for messages in behind):
                 return

@@ -24,6 +24,8 @@ Validator: TypeAlias = Callable[[Message], "Verdict | Awaitable[Verdict]"]
 """Says what to think of a message: a function, or an async function."""
 MessageIdFunction: TypeAlias = Callable[[Message], MessageId]
 """Computes what tells a message apart, in at most 256 bytes. Called with the default id in ``message.id``."""
+TopicFilter: TypeAlias = Callable[[str], bool]
+"""Says whether a topic is one of those that this host has to do with. Called for each subscription of a peer: quick."""
 
 TIMEOUT = 1.0
 """Seconds an asynchronous validator has (case G10)."""
@@ -81,18 +83,22 @@ def _checked(verdict: object) -> Verdict:
 
 
 class Application:
-    """What the user of pubsub has to say about messages: validators and message ids, by topic.
+    """What the user of pubsub has to say about topics and their messages: validators and message ids, and a filter.
 
     Args:
         validators: asked about all topics, before the topic's own.
         message_id: for topics without a function of their own; None for the default ids.
+        topic_filter: which topics there are; None for all.
     """
 
-    def __init__(self, validators: Sequence[Validator], message_id: MessageIdFunction | None) -> None:
+    def __init__(
+        self, validators: Sequence[Validator], message_id: MessageIdFunction | None, topic_filter: TopicFilter | None
+    ) -> None:
         self._common = tuple([Check(validator) for validator in validators])
         self._by_topic: dict[str, Check] = {}
         self._message_id = message_id
         self._message_ids: dict[str, MessageIdFunction] = {}
+        self._topic_filter = topic_filter
 
     def set_check(self, topic: str, check: Check) -> None:
         """Ask ``check`` about messages of ``topic``."""
@@ -106,6 +112,15 @@ class Application:
         """Whom to ask about messages of ``topic``, in order."""
         check = self._by_topic.get(topic)
         return self._common if check is None else (*self._common, check)
+
+    def heeds(self, host: Host, topic: str) -> bool:
+        """Whether ``topic`` is one that this host has to do with; not when the filter fails."""
+        if self._topic_filter is None:
+            return True
+        heeded = False
+        with host.contain("topic filter for", topic):
+            heeded = bool(self._topic_filter(topic))
+        return heeded
 
     def identify(self, host: Host, message: Message) -> Message | None:
         """``message`` with its id; None when the function for it fails."""

@@ -272,9 +272,14 @@ def test_messages_in_a_row_come_as_one_rpc() -> None:
     assert list(decode_rpcs([b""], LIMITS)) == [Rpc()]
 
 
-def test_g1_rows_are_bounded() -> None:
-    limits = RpcLimits(entries=2)
-    assert [len(rpc.publish) for rpc in decode_rpcs([encode_publish(b"")] * 5, limits)] == [2, 2, 1]
+@pytest.mark.parametrize("row", [True, False], ids=["in a row", "in one RPC"])
+def test_g6_only_so_many_messages_come_at_once(row: bool) -> None:
+    for count in (64, 65, 130):
+        messages = [encode_publish(b"%d" % number) for number in range(count)]
+        rpcs = list(decode_rpcs(messages if row else [NEWS + b"".join(messages)], LIMITS))
+        assert [raw for rpc in rpcs for raw in rpc.publish] == [b"%d" % number for number in range(count)]
+        assert max(len(rpc.publish) for rpc in rpcs) == 64
+        assert [bool(rpc.subscriptions) for rpc in rpcs] == [not row, *[False] * (len(rpcs) - 1)]
 
 
 @pytest.mark.parametrize("bad", [b"\x12", b"\x12" + b"\x80" * 11, b"\x12\x05x", encode_publish(bytes(99))])

@@ -9,6 +9,7 @@ from libp2p.errors import NegotiationError, StreamReset
 from libp2p.peer_id import PeerId
 from libp2p.protocols.pubsub import (
     MESHSUB_12,
+    Fault,
     Message,
     Messages,
     Pubsub,
@@ -16,6 +17,7 @@ from libp2p.protocols.pubsub import (
     Verdict,
 )
 from libp2p.protocols.pubsub._codec import decode_message, encode_message
+from libp2p.protocols.pubsub._signing import Signer
 from libp2p.protocols.pubsub._subscriber import Subscribers
 from libp2p.testing.keys import seeded_key
 from libp2p.wire.framing import frame
@@ -131,10 +133,33 @@ async def test_g7_a_forged_copy_does_not_keep_the_real_one_out() -> None:
         assert pubsub.metrics()["bad_signature"] == 1
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["in one RPC", "in an RPC each"])
+@pytest.mark.parametrize(("forged", "most"), [(True, 64), (False, 1)], ids=["forged", "good"])
+async def test_g6_a_thousand_copies(forged: bool, most: int, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is forged so many are looked at as come at once, of what is good one."""
+    checked: list[Message] = []
+    check = Signer.check
+
+    def counting(signer: Signer, message: Message) -> Fault | None:
+        checked.append(message)
+        return check(signer, message)
+
+    monkeypatch.setattr(Signer, "check", counting)
+    async with raw_peers() as (_, pubsub, _, (peer,)):
+        raw = bytearray(peer.signed(b"x"))
+        raw[-1] ^= forged
+        await peer.send_bytes(rpc_of(*[bytes(raw)] * 1000) if packed else rpc_of(bytes(raw)) * 1000)
+        await settled()
+        metrics = pubsub.metrics()
+        assert 0 < len(checked) <= most
+        assert (metrics.get("graylisted", 0) > 0) == forged
+        assert metrics.get("duplicates", 0) == (0 if forged else 999)
+
+
 # --- slow consumers (case G10) ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attackers", [1, 10])
+@pytest.mark.parametrize("attackers", [1, 10, pytest.param(50, marks=pytest.mark.bar_n)])
 async def test_g6_floods_of_bad_signatures(attackers: int) -> None:
     """A few of them are looked at for each attacker; then nothing of it is heard, and the honest one always is."""
     async with raw_peers(attackers + 1) as (_, pubsub, messages, (honest, *liars)):

@@ -17,12 +17,14 @@ def test_counters_have_the_names_of_dashboards() -> None:
     text = render(measure_counts(counts))
     for line in (
         "gossipsub_msg_publish_count_total 5",
-        'gossipsub_msg_received_status_total{status="valid"} 3',
-        'gossipsub_msg_received_status_total{status="duplicate"} 2',
-        'gossipsub_msg_received_status_total{status="invalid"} 5',
+        "gossipsub_pre_validation_valid_total 4",
+        "gossipsub_pre_validation_duplicate_total 2",
+        "gossipsub_pre_validation_invalid_total 4",
+        "gossipsub_accepted_messages_total 3",
+        "gossipsub_rejected_messages_total 1",
+        "gossipsub_ignored_messages_total 0",
         'gossipsub_msg_received_invalid_total{error="bad_signature"} 4',
         'gossipsub_msg_received_invalid_total{error="reject"} 1',
-        'gossipsub_async_validation_result_total{acceptance="ignore"} 0',
         'gossipsub_ihave_rcv_ignored_total{reason="max_ihave"} 6',
         'libp2p_pubsub_events_total{event="published"} 5',
     ):
@@ -55,5 +57,5 @@ async def test_a_host_with_pubsub() -> None:
         await net.messages[1].receive()
         text = render(net.hosts[1].measure())
         assert 'gossipsub_topic_peer_count{topicStr="t"} 1.0\n' in text
-        assert 'gossipsub_msg_received_status_total{status="valid"} 1\n' in text
+        assert "gossipsub_accepted_messages_total 1\n" in text
         assert "gossipsub_msg_publish_count_total 1\n" in render(net.hosts[0].measure())

@@ -641,6 +641,8 @@ async def test_updates_end_with_the_service() -> None:
                 opened.set()
                 async for _ in partial:
                     raise AssertionError("there is nobody else")
+                with pytest.raises(trio.ClosedResourceError):
+                    partial.publish(eight())
                 ended.set()
 
         async with raw_peers(count=0) as (_, pubsub, _, _):

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from libp2p.peer_id import PeerId
@@ -432,7 +432,6 @@ topic_scores = st.fixed_dictionaries(
 
 
 @given(st.dictionaries(st.sampled_from("tuv"), topic_scores, min_size=1), st.floats(0, 100), st.data())
-@settings(max_examples=200, deadline=None)
 def test_g9_who_delivers_nothing_ends_below_zero(
     topics: dict[str, dict[str, float]], cap: float, data: st.DataObject
 ) -> None:
@@ -460,7 +459,6 @@ def test_g9_who_delivers_nothing_ends_below_zero(
 
 
 @given(st.dictionaries(st.sampled_from("tuv"), topic_scores, min_size=1))
-@settings(max_examples=100, deadline=None)
 def test_g9_who_delivers_stays_above_zero(topics: dict[str, dict[str, float]]) -> None:
     try:
         config = PeerScoreConfig(topics={name: TopicScore(**params) for name, params in topics.items()})

@@ -10,6 +10,7 @@ import trio
 from libp2p.abc import Stream
 from libp2p.errors import NegotiationError, ServiceError, StreamReset
 from libp2p.events import PeerDisconnected
+from libp2p.peer_id import PeerId
 from libp2p.protocols.pubsub import (
     Message,
     Messages,
@@ -26,6 +27,7 @@ from libp2p.protocols.pubsub._codec import MessageId, Rpc, Subscription
 from libp2p.protocols.pubsub._router import Fault
 from libp2p.protocols.pubsub._signing import Signer
 from libp2p.testing import memory_network
+from libp2p.testing.keys import seeded_key
 from tests.protocols.pubsub.networks import Services, raw_peers, rpc_of, subscribed
 from tests.protocols.waiting import settled
 
@@ -176,6 +178,17 @@ async def test_without_topics_nothing_is_sent() -> None:
     async with raw_peers(topic=None) as (_, _, _, (peer,)):
         assert peer.received == []
         assert len(peer.inbound) == 1
+
+
+async def test_topics_that_the_filter_leaves_out() -> None:
+    async with raw_peers(make=lambda: Pubsub(topic_filter=("t", "u").__contains__)) as (_, pubsub, _, (peer,)):
+        await peer.subscribe("t")
+        await peer.subscribe("other", "u")
+        await pubsub.wait_for_peers("u")
+        assert (pubsub.peers("t"), pubsub.peers("other")) == (pubsub.peers(), ())
+        assert pubsub.metrics()["subscriptions_left_out"] == 1
+        with pytest.raises(ValueError, match="leaves out 'other'"):
+            await pubsub.subscribe("other").__aenter__()
 
 
 async def test_events() -> None:
@@ -366,6 +379,16 @@ async def test_ps4_hosts_of_one_policy_understand_each_other(policy: SignaturePo
                 message = await messages.receive()
                 assert message.id == message_id
                 assert message.author == (net.hosts[0].local_peer if policy.signs else None)
+
+
+async def test_ps4_an_author_that_is_no_host() -> None:
+    author = seeded_key("author")
+    async with subscribed([(0, 1), (1, 2)], lambda: Pubsub(author=author)) as net:
+        one, other = net.pubsubs[0], net.pubsubs[2]
+        for pubsub, data, readers in ((one, b"one", net.messages[1:]), (other, b"other", net.messages[:2])):
+            await pubsub.publish("t", data)
+            found = [await messages.receive() for messages in readers]
+            assert {(message.author, message.data) for message in found} == {(PeerId.from_key(author.public_key), data)}
 
 
 async def test_ps4_without_authors_the_data_makes_the_message() -> None:

@@ -92,6 +92,15 @@ def test_ps7_the_key_is_attached_where_the_id_does_not_hold_it(key_type: KeyType
     assert checker().check(message) is None
 
 
+def test_ps4_an_author_that_is_not_the_host() -> None:
+    """Several hosts may have one, so only what says to be of the host itself is not taken."""
+    signer = Signer(STRICT_SIGN, THEIRS, seqno=0, host=peer_of(OURS))
+    message = signer.sign("t", b"")
+    assert (message.author, message.received_from) == (peer_of(THEIRS), peer_of(OURS))
+    assert signer.check(message) is None
+    assert signer.check(made_by(OURS)) is Fault.SELF_ORIGIN
+
+
 def test_ps4_no_sign_says_nothing_about_the_author() -> None:
     for policy in (STRICT_NO_SIGN, LAX_NO_SIGN):
         message = made_by(THEIRS, policy)

@@ -140,6 +140,20 @@ async def test_an_id_function_that_fails(expected_bugs: list[BaseException]) -> 
         assert len(expected_bugs) == 3
 
 
+async def test_a_topic_filter_that_fails(expected_bugs: list[BaseException]) -> None:
+    def all_but_bad(topic: str) -> bool:
+        if topic == "bad":
+            raise Broken
+        return True
+
+    async with raw_peers(make=lambda: Pubsub(topic_filter=all_but_bad)) as (victim, pubsub, _, (peer,)):
+        victim.containment._strict = False  # type: ignore[attr-defined]
+        await peer.subscribe("bad", "good")
+        await pubsub.wait_for_peers("good")
+        assert pubsub.peers("bad") == ()
+        assert len(expected_bugs) == 1
+
+
 async def test_only_so_many_runs_at_once() -> None:
     running = most = 0
 

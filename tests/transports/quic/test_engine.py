@@ -351,7 +351,7 @@ def test_keys_do_not_last_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = make_pair()
     pair.exchange()
     monkeypatch.setattr(_engine, "KEY_LIFE", 20)
-    rng, phases = random.Random(1), list[int]()
+    rng, phases = random.Random(1), list[int | None]()
     sent = rng.randbytes(200_000)
     stream_id = pair.client.open_stream()
     pair.client.send(stream_id, sent)

@@ -2,7 +2,7 @@
 
 python -m bench.lookups [--lookups 1000] [--seed 1] [--sizes 125,250,500,1000,2000,4000]
 
-Some two minutes of one processor.
+Some five minutes of one processor.
 """
 
 from __future__ import annotations
@@ -53,6 +53,21 @@ CASES = (
     Case("50 % sybils in 20 IP groups", 0.99, sybils=1000, groups=20),
     Case("80 % sybils in 20 IP groups", 0.99, sybils=4000, groups=20),
 )
+
+
+SEARCHES = 4
+"""For each key that is hidden."""
+CENSORS = ((Role.HIDER, "answer truly", 0.95), (Role.SYBIL, "name each other only", 0.80))
+MINED = (20, 60)
+"""Identities mined around a key; a value is stored with 20 peers, and more where more are near it."""
+
+
+def hide(role: Role, mined: int, keys: int, seed: int) -> float:
+    """Share of searches that find what somebody hides."""
+    simulation = LookupSimulation(seed=seed)
+    simulation.add(NODES)
+    simulation.fill_tables()
+    return simulation.retrievals(keys, mined=mined, role=role, seekers=SEARCHES)
 
 
 def run(case: Case, lookups: int, seed: int) -> Row:
@@ -163,16 +178,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in (*CASES, *sizes):
         rows.append(run(case, options.lookups, options.seed))
         print(line(rows[-1]), flush=True)
+    keys = math.ceil(options.lookups / (5 * SEARCHES))
+    print(f"\n| identities mined around a key | they | found of {keys * SEARCHES} | bar |\n| --- | --- | --- | --- |")
+    hidden: list[Row] = []
+    for role, words, least in CENSORS:
+        for mined in MINED:
+            found = hide(role, mined, keys, options.seed)
+            hidden.append({"mined": mined, "role": role.value, "least": least, "found": found})
+            print(
+                f"| {mined} | {words} | {found:.1%} | {'ok' if found >= least else f'misses {least:.0%}'} |", flush=True
+            )
     attacked, quiet = rows[: len(CASES)], rows[len(CASES) :]
     shares = {what: fit(quiet, what)[2] for what in ("hops", "messages")}
     for what, share in shares.items():
         print(f"{what}: {fit(quiet, what)[1]:+.2f} per doubling explains {share:.1%}")
     options.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"seed": options.seed, "lookups": options.lookups, "rows": attacked, "sizes": quiet}, indent=1)
-    (options.out / "lookups.json").write_text(text + "\n")
+    results = {"seed": options.seed, "lookups": options.lookups, "rows": attacked, "sizes": quiet, "hidden": hidden}
+    (options.out / "lookups.json").write_text(json.dumps(results, indent=1) + "\n")
     subtitle = f"{options.lookups:,} lookups in quiet networks of simulated nodes, seed {options.seed}"
     (options.out / "lookups.svg").write_text(draw(quiet, subtitle))
-    return 1 if any(row["found"] < row["least"] for row in rows) or min(shares.values()) < FIT else 0
+    return 1 if any(row["found"] < row["least"] for row in (*rows, *hidden)) or min(shares.values()) < FIT else 0
 
 
 if __name__ == "__main__":

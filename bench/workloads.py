@@ -228,8 +228,8 @@ def published(size: int) -> Run:
         if not received:
             raise PeerFailed("no message arrived")
         seconds = answers["collect"]["ended"] - answers["publish_many"]["started"]
-        if seconds <= 0:
-            raise PeerFailed("only messages of the sample before arrived")
+        if seconds <= 0 or received > n:
+            raise PeerFailed("messages of the sample before arrived")
         metrics = {"rate": received / seconds, "lost": 100 * (1 - received / n)}
         return Outcome(seconds, metrics)
 
@@ -245,6 +245,8 @@ def meshed(parallel: int, rate: float | None = None) -> Run:
             "mesh", nodes=NODES, dials=DIALS, total=n, size=REQUEST, parallel=parallel, limit=COMMAND_LIMIT, **paced
         )
         latencies, seconds = answer["latencies_ms"], answer["seconds"]
+        if not latencies:
+            raise PeerFailed("no message arrived")
         metrics = {
             "rate": len(latencies) / seconds,
             "lost": 100 * (1 - len(latencies) / (n * (NODES - 1))),

@@ -10,7 +10,7 @@ import pytest
 from libp2p.testing.nat import why_unavailable
 
 from .conftest import Features, get_features
-from .holepunch.__main__ import SOON, Row, try_pair
+from .holepunch.__main__ import SAME, SOON, Row, try_pair
 
 pytestmark = pytest.mark.real_clock
 
@@ -20,6 +20,8 @@ CELLS = [
     (OURS, OURS, "tcp", "port-restricted", "port-restricted"),
     (OURS, OURS, "quic", "symmetric", "restricted"),
     (OURS, OURS, "tcp", "symmetric", "symmetric"),
+    (OURS, OURS, "quic", "hairpin", SAME),
+    (OURS, OURS, "tcp", "hairpin", SAME),
     *(
         (*who, transport, "port-restricted", "port-restricted")
         for peer in ("go", "js", "rust")

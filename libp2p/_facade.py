@@ -42,6 +42,17 @@ def _default_transports(psk: PreSharedKey | None, *, reuse_port: bool) -> list[T
     return [tcp, WebSocket()] if psk is not None else [Quic, tcp, WebSocket()]
 
 
+def _check_slips(listen: object, key: object, services: Sequence[object]) -> None:
+    """Say what is wrong where the caller sees it: inside, each of these comes out as something else."""
+    if isinstance(listen, str | Multiaddr):
+        raise TypeError(f"listen is a list of addresses: listen=[{str(listen)!r}]")
+    if not isinstance(key, PrivateKey | None):
+        raise TypeError("key is a PrivateKey; libp2p.crypto.key_file.load_or_create reads one from a file")
+    for service in services:
+        if isinstance(service, type):
+            raise TypeError(f"a service is an object: services=[{service.__name__}(...)]")
+
+
 def open_host(
     *,
     listen: Iterable[Multiaddr | str] = (),
@@ -80,10 +91,12 @@ def open_host(
         config: timeouts and limits.
 
     Raises:
+        TypeError: one address instead of a list of them, a service's class instead of a service, text instead of a key.
         PrivateNetworkRequired: a private network is required and there is no key, or a transport cannot be part of one.
         TransportError: a listen address cannot be bound.
         StoreLocked: the peerstore's file is in use.
     """
+    _check_slips(listen, key, services)
     defaults = [
         default for default in default_services() if not any(isinstance(given, type(default)) for given in services)
     ]

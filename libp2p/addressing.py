@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 AddrLike: TypeAlias = "str | bytes | Multiaddr"
+"""An address in any form that :func:`parse` takes."""
 
 # Entries of a cache, each up to a few hundred bytes.
 _CACHED = 2048
@@ -102,9 +103,12 @@ def parse(addr: AddrLike) -> Multiaddr:
 
     Raises:
         DecodeError: it is empty, or is not a multiaddr of known protocols, or is longer than 1 KiB.
+        TypeError: it is none of these types.
     """
     if isinstance(addr, str):
         return _parse_text(addr)
+    if not isinstance(addr, bytes | Multiaddr):
+        raise TypeError(f"an address is text, bytes or a Multiaddr, not {addr!r}")
     data = addr if isinstance(addr, bytes) else addr.to_bytes()
     return _parse_bytes(data)
 

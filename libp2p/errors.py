@@ -85,11 +85,24 @@ class NegotiationError(UpgradeError):
 
     Attributes:
         offered: the protocol ids that were proposed.
+        peer: with whom; None where that is not known.
     """
 
-    def __init__(self, message: str, *, offered: Iterable[str] = (), stage: str = "protocol negotiation") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        offered: Iterable[str] = (),
+        stage: str = "protocol negotiation",
+        peer: PeerId | None = None,
+    ) -> None:
         super().__init__(message, stage=stage)
         self.offered: tuple[str, ...] = tuple(offered)
+        self.peer = peer
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.peer is None else f"{text} ({self.peer})"
 
 
 class SecurityError(UpgradeError):
@@ -122,7 +135,7 @@ class DialError(Libp2pError):
 
     Attributes:
         peer: who was dialled; None when an address without a peer id was dialled.
-        attempts: each address that was tried, with why it failed.
+        attempts: each address that was tried, or could not be, with the reason.
     """
 
     def __init__(self, peer: PeerId | None, attempts: Sequence[tuple[Multiaddr, Exception]] = ()) -> None:
@@ -146,7 +159,18 @@ class NoAddresses(DialError):
     """Nothing to dial: no address is known, or no transport here can dial those that are."""
 
     def _summary(self) -> str:
-        return "no address is known that a transport of this host can dial; pass one, or add it to the peerstore"
+        if self.attempts:
+            return "none of its addresses can be dialled from this host"
+        return "no address is known; pass one, or add it to the peerstore"
+
+
+class DialToSelf(DialError):
+    """The peer to reach is this host itself."""
+
+    reason = "this is the host itself"
+
+    def _summary(self) -> str:
+        return self.reason
 
 
 class DialTimeout(Libp2pError):

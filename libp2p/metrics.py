@@ -28,6 +28,7 @@ OTHER = "other"
 """The label of what is not kept apart."""
 
 LabelValues: TypeAlias = tuple[str, ...]
+"""The values of a metric's labels, in the order of its ``labels``."""
 
 
 class Kind(enum.Enum):
@@ -79,6 +80,7 @@ class Histogram:
 
 
 Value: TypeAlias = float | Histogram
+"""What a metric says for one combination of labels."""
 
 
 @dataclass(frozen=True, slots=True)

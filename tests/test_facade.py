@@ -39,6 +39,29 @@ def _has_ipv6() -> bool:
 ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
+# --- slips ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("slip", "hint"),
+    [
+        ({"listen": LOOPBACK[0]}, r"listen=\['/ip4/127.0.0.1/tcp/0'\]"),
+        ({"listen": parse(LOOPBACK[0])}, r"listen=\['/ip4/127.0.0.1/tcp/0'\]"),
+        ({"key": "node.key"}, "load_or_create"),
+        ({"services": [Ping]}, r"services=\[Ping\(\.\.\.\)\]"),
+    ],
+)
+def test_what_is_easily_mistaken(slip, hint: str) -> None:
+    with pytest.raises(TypeError, match=hint):
+        libp2p.open_host(**slip)
+
+
+async def test_protocols_in_a_list() -> None:
+    async with libp2p.open_host(listen=LOOPBACK) as b, libp2p.open_host() as a:
+        with pytest.raises(TypeError, match="one by one"):
+            await a.open_stream(b.addrs[0], [P])  # type: ignore[arg-type]
+
+
 # --- listening and dialling -------------------------------------------------------------------------------------------
 
 

@@ -30,6 +30,8 @@ SHARE = 0.95
 LISTEN = {"tcp": "/ip4/{}/tcp/{}", "quic": "/ip4/{}/udp/{}/quic-v1"}
 OUTCOMES = ("soon", "later", "relay")
 CHOSEN = ("full-cone", "restricted", "port-restricted", "symmetric", "udp-blocked")
+SAME = "@dialer"
+"""In place of the listener's kind: it is behind the dialer's NAT."""
 
 
 def expected(transport: str, dialer: str, listener: str, who_dials: str = "ours", who_listens: str = "ours") -> str:
@@ -39,13 +41,18 @@ def expected(transport: str, dialer: str, listener: str, who_dials: str = "ours"
     come from a port that nobody knows, and get through only where the port does not matter. The listener's NAT then
     lets in the dialer at once; the other way round the listener has to dial, which ours does on its second try, go on
     its third, rust over TCP never, and over QUIC always.
+
+    Behind one and the same NAT both are told the address outside of it: its own addresses are nobody's business that a
+    peer might only claim to share.
     """
-    dials, listens = KINDS[dialer], KINDS[listener]
+    dials, listens = KINDS[dialer], KINDS[dialer if listener == SAME else listener]
     if transport == "quic" and not (dials.udp and listens.udp):
         return "relay"
     if "js" in (who_dials, who_listens):
         js, other = (dials, listens) if who_dials == "js" else (listens, dials)
         return "soon" if _js_gets_through(transport, js, other) else "relay"
+    if listener == SAME and not dials.hairpin:
+        return "relay"
     known = dials.mapping is Dependence.NOTHING, listens.mapping is Dependence.NOTHING
     if all(known):
         return "soon"
@@ -85,9 +92,14 @@ class Row:
         return expected(self.transport, self.dialer, self.listener, self.who_dials, self.who_listens)
 
     @property
+    def listens_behind(self) -> str:
+        """The kind of the listener's NAT."""
+        return self.dialer if self.listener == SAME else self.listener
+
+    @property
     def unplayable(self) -> str:
         """Why there is nothing to try; empty when there is."""
-        for who, kind in ((self.who_dials, self.dialer), (self.who_listens, self.listener)):
+        for who, kind in ((self.who_dials, self.dialer), (self.who_listens, self.listens_behind)):
             if who != "ours" and self.transport == "quic" and not KINDS[kind].udp:
                 return "n/a: the peer has one transport, and does not come to the relay with it"
         return ""
@@ -293,7 +305,7 @@ async def try_pair(row: Row, runs: int, latency: float, patience: float) -> None
             known = addrs[row.transport if KINDS[kind].udp else "tcp"]
             return Where(bed=bed, host=host, transport=row.transport, listen=listen, relay=known)
 
-        async with PARTIES[row.who_listens].listening(place("listener", row.listener)) as target:
+        async with PARTIES[row.who_listens].listening(place("listener", row.listens_behind)) as target:
             dialing = PARTIES[row.who_dials]
             row.results += await dialing.dial(place("dialer", row.dialer), target, runs, patience)
 
@@ -322,7 +334,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m interop.holepunch", description=__doc__)
     parser.add_argument("--transports", nargs="+", choices=LISTEN, default=list(LISTEN))
     parser.add_argument("--dialers", nargs="+", choices=KINDS, default=CHOSEN, help="kinds of NAT")
-    parser.add_argument("--listeners", nargs="+", choices=KINDS, default=CHOSEN, help="kinds of NAT")
+    parser.add_argument(
+        "--listeners", nargs="+", choices=[*KINDS, SAME], default=CHOSEN, help=f"kinds of NAT; {SAME}: the same NAT"
+    )
     parser.add_argument("--who-dials", choices=PARTIES, default="ours")
     parser.add_argument("--who-listens", choices=PARTIES, default="ours", help="one of the two must be ours")
     parser.add_argument("--only", nargs="+", choices=OUTCOMES, default=OUTCOMES, help="pairs that this is expected of")

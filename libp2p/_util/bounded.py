@@ -187,9 +187,10 @@ class LruMap(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value under ``key``, which becomes the most recently used; None when there is none."""
-        if key not in self._entries:
+        try:
+            self._entries.move_to_end(key)
+        except KeyError:
             return None
-        self._entries.move_to_end(key)
         return self._entries[key]
 
     def __setitem__(self, key: K, value: V) -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from multiaddr import Multiaddr
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+"""What can be sent: bytes that nobody changes before the call returns."""
 ProtocolId: TypeAlias = str
+"""The name of a protocol, as ``/chat/1.0.0``."""
 
 
 class Direction(enum.Enum):

@@ -85,8 +85,8 @@ class Network(Protocol):
     async def open_stream(self, peer: PeerId, /, *protocols: ProtocolId, allow_limited: bool = False) -> Stream:
         """Connect if needed and open a stream for the first of ``protocols`` the peer speaks.
 
-        The best connection carries it: a direct one before one through a relay with limits, which does so only when
-        ``allow_limited``; see :meth:`Connection.open_stream`.
+        The best connection carries it: a direct one before one through a relay, which, if it has limits, does so only
+        when ``allow_limited``; see :meth:`Connection.open_stream`.
         """
         ...
 
@@ -189,8 +189,10 @@ class Host(Network, Protocol):
 
         Raises:
             DialError: every address failed; each failure is in ``attempts``.
+            ConnectionDenied: the gater refuses the peer.
             LimitExceeded: too many dials or connections.
             DecodeError: ``target`` or an address does not parse.
+            RuntimeError: the host's block has ended.
         """
         ...
 
@@ -205,7 +207,7 @@ class Host(Network, Protocol):
         Raises:
             NegotiationError: the peer speaks none of them.
             LimitedConnection: there is only a connection with limits, and that is not allowed.
-            DialError, LimitExceeded, DecodeError: as :meth:`connect`.
+            DialError, ConnectionDenied, LimitExceeded, DecodeError, RuntimeError: as :meth:`connect`.
         """
         ...
 

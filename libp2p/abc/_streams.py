@@ -94,6 +94,7 @@ class Stream(HalfCloseableStream, ABC):
 
 
 StreamHandler: TypeAlias = Callable[[Stream], Awaitable[None]]
+"""Answers on a stream; when it returns the stream is closed, when it raises it is reset."""
 
 
 class Agreement(Protocol):

@@ -33,7 +33,9 @@ from .keys import PrivateKey, PublicKey, unmarshal_public_key
 from .rsa import MAX_BITS, MIN_BITS
 
 SIGNATURE_PREFIX = b"libp2p-tls-handshake:"
+"""What is signed begins with it (specs tls)."""
 EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.53594.1.1")
+"""Holds the identity's public key and its signature of the certificate's (specs tls)."""
 
 MAX_CERTIFICATE = 16 * 1024
 """Longest certificate looked at, in bytes; one of an RSA key of 8192 bits takes 3 KiB."""

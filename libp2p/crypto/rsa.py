@@ -20,7 +20,9 @@ from ._der import BIT_STRING, INTEGER, SEQUENCE, read, write
 from .keys import KeyType, PrivateKey, PublicKey
 
 MIN_BITS = 2048
+"""Shortest modulus accepted (specs peer-ids; go)."""
 MAX_BITS = 8192
+"""Longest modulus accepted: verifying takes time that grows with its square (go)."""
 MAX_EXPONENT = 2**31 - 1
 """Largest public exponent accepted, which is the largest the Go implementation accepts."""
 

@@ -244,7 +244,12 @@ def _target(target: Target) -> tuple[PeerId | None, list[Multiaddr]]:
     if isinstance(target, PeerId):
         return target, []
     if isinstance(target, str) and not target.startswith("/"):
-        return PeerId.parse(target), []
+        try:
+            return PeerId.parse(target), []
+        except DecodeError as exc:
+            raise DecodeError(
+                f"{target[:80]!r} is neither an address, as /ip4/192.0.2.7/tcp/4001, nor a peer id: {exc}"
+            ) from exc
     addr, peer = split_peer(parse(target))
     if not addr.to_bytes():
         return peer, []

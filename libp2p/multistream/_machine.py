@@ -30,6 +30,7 @@ from functools import lru_cache
 from ..errors import LocalProtocolError, NegotiationError, RemoteProtocolError
 
 MULTISTREAM = "/multistream/1.0.0"
+"""The version of multistream-select, which both sides say first."""
 
 MAX_LINE = 1024
 """Longest message in bytes, newline included (go and js: 1024)."""

@@ -49,9 +49,14 @@ async def _drive(stream: ByteStream, machine: Dialer | Listener, offered: Sequen
             except NegotiationError as exc:
                 if output := machine.data_to_send():
                     await stream.send_all(output)
-                raise NegotiationError(str(exc), offered=exc.offered, stage=stage) from exc
+                exc.stage = stage
+                raise
     except RemoteProtocolError as exc:
         raise NegotiationError(str(exc), offered=offered, stage=stage) from exc
     except StreamReset as exc:
         # go resets with 0x1001 where others answer `na`; js resets what is above its limits.
-        raise NegotiationError("the peer reset the stream while negotiating", offered=offered, stage=stage) from exc
+        raise NegotiationError(
+            "the peer reset the stream while negotiating: it refuses, or what serves the protocol failed at once",
+            offered=offered,
+            stage=stage,
+        ) from exc

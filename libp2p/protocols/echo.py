@@ -11,6 +11,7 @@ from .._util.nursery import open_unwrapping_nursery
 from ..abc import Host, ProtocolId, Service, Stream, StreamHandler, Target
 
 ECHO: ProtocolId = "/echo/1.0.0"
+"""The protocol id."""
 
 
 class Echo(Service):

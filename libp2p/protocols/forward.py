@@ -45,6 +45,7 @@ MAX_NAME = 128
 GATED = 0x1008
 """Stream error code for a peer that may not (go ``StreamGated``)."""
 LOOPBACK = "127.0.0.1"
+"""Where :func:`open_forward` listens by default: for programs of this machine only."""
 
 _log = logging.getLogger("libp2p.forward")
 _LOST = (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError)

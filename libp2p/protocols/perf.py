@@ -23,6 +23,7 @@ from ..abc import Buffer, Host, ProtocolId, Service, Stream, StreamHandler, Targ
 from ..errors import RemoteProtocolError
 
 PERF: ProtocolId = "/perf/1.0.0"
+"""The protocol id."""
 CHUNK = 256 * 1024
 """Bytes given to the stream at a time."""
 TURN = 256 * 1024

@@ -21,6 +21,7 @@ from ..errors import RemoteProtocolError, ServiceTimeout
 from ..metrics import Metric, counter
 
 PING: ProtocolId = "/ipfs/ping/1.0.0"
+"""The protocol id."""
 SIZE = 32
 """Bytes of a ping."""
 REPLY_TIMEOUT = 10.0

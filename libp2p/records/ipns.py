@@ -20,6 +20,7 @@ from ..wire import proto
 MAX_SIZE = 10 * 1024
 """Bytes of a record (specification)."""
 SIGNATURE_DOMAIN = b"ipns-signature:"
+"""What is signed begins with it (specification)."""
 
 _VALUE, _SIGNATURE_V1, _VALIDITY_TYPE, _VALIDITY, _SEQUENCE, _TTL, _PUBLIC_KEY, _SIGNATURE_V2, _DATA = range(1, 10)
 _MAX_FIELDS = 32

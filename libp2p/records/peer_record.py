@@ -19,6 +19,7 @@ from ..wire import proto
 from .envelope import Envelope
 
 DOMAIN = "libp2p-peer-record"
+"""The domain of the envelope, as all implementations but rust's rendezvous have it."""
 PAYLOAD_TYPE = b"\x03\x01"
 """Multicodec libp2p-peer-record, 0x0301, as two bytes."""
 
@@ -38,6 +39,7 @@ OBSOLETE = RecordForm("libp2p-routing-state", b"/libp2p/routing-state-record")
 MAX_ADDRS = 256
 """Most addresses in a record that is opened. Real ones have a few dozen."""
 MAX_SEQ = (1 << 64) - 1
+"""The highest sequence number."""
 
 _PEER_ID, _SEQ, _ADDRESSES = 1, 2, 3
 _MULTIADDR = 1

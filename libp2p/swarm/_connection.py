@@ -290,6 +290,10 @@ class SwarmConnection(Connection):
         """
         if not protocols:
             raise ValueError("name at least one protocol")
+        if not isinstance(protocols[0], str):
+            raise TypeError(
+                f"protocols are named one by one, as text: open_stream(peer, '/a', '/b'), not {protocols[0]!r}"
+            )
         if self._limited and not allow_limited:
             raise LimitedConnection(self.peer)
         token = self._scopes.reserve_stream(self, self._peer_key, inbound=False, protocol=protocols[0])
@@ -313,8 +317,14 @@ class SwarmConnection(Connection):
         except trio.TooSlowError as exc:
             stream.reset()
             raise NegotiationError(
-                f"no answer to {', '.join(protocols)} within {self._config.open_timeout:g} s", offered=protocols
+                f"no answer to {', '.join(protocols)} within {self._config.open_timeout:g} s",
+                offered=protocols,
+                peer=self._peer,
             ) from exc
+        except NegotiationError as exc:
+            stream.reset()
+            exc.peer = self._peer
+            raise
         except BaseException:
             stream.reset()
             raise

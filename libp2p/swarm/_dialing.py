@@ -35,6 +35,7 @@ from ._gater import Gater, remote_addr_allowed
 from ._limits import Scopes
 from ._measured import SwarmCounters
 from ._seen_hosts import note_host, was_seen
+from ._unsupported import not_dialled
 from ._upgrade import Progress, Refused, Upgraded, Upgrader
 
 _INWARDS = "leads inside and was only heard of; name it to connect(), or set SwarmConfig.allow_private"
@@ -53,6 +54,7 @@ class _Dial:
         self.wake = trio.Event()
         self.done = trio.Event()
         self.attempts: list[tuple[Multiaddr, Exception]] = []
+        self.unusable: dict[Multiaddr, str] = {}
         self.complete = False
         self.connection: SwarmConnection | None = None
 
@@ -139,7 +141,9 @@ class Dialing:
         if dial.connection is not None:
             return dial.connection
         # A dial that did not come to its end, because the host ends or by a bug, proves nothing about addresses.
-        raise (NoAddresses if dial.complete and not dial.attempts else DialError)(peer, dial.attempts)
+        if dial.complete and not dial.attempts:
+            raise NoAddresses(peer, [(addr, TransportError(addr, why)) for addr, why in dial.unusable.items()])
+        raise DialError(peer, dial.attempts)
 
     async def _run(self, dial: _Dial) -> None:
         try:
@@ -205,7 +209,9 @@ class Dialing:
     async def _candidates(
         self, dial: _Dial, addrs: Iterable[Multiaddr], *, insist: bool, besides: Sequence[Multiaddr] = ()
     ) -> list[Multiaddr]:
-        """Resolve names, and drop what cannot or must not be dialled; the reasons go to ``dial.attempts``.
+        """Resolve names, and drop what cannot or must not be dialled.
+
+        Why not goes to ``dial.unusable`` where nobody here could dial it, else to ``dial.attempts``.
 
         Args:
             insist: the caller named these addresses: they are tried even if they failed a moment ago.
@@ -220,15 +226,16 @@ class Dialing:
                 continue
             for found in resolved:
                 bare, peer = split_peer(found)
-                if (peer is not None and peer != dial.peer and dial.peer is not None) or self._transport(bare) is None:
-                    continue
-                if bare in besides:
-                    continue
-                refusal = self._refusal(dial.peer, bare, insist)
-                if refusal is None:
-                    candidates[bare] = None
-                else:
-                    dial.attempts.append((bare, refusal))
+                if dial.peer is not None and peer not in (None, dial.peer):
+                    dial.unusable[addr] = "leads to another peer"
+                elif self._transport(bare) is None:
+                    dial.unusable[bare] = not_dialled(bare)
+                elif bare not in besides:
+                    refusal = self._refusal(dial.peer, bare, insist)
+                    if refusal is None:
+                        candidates[bare] = None
+                    else:
+                        dial.attempts.append((bare, refusal))
         return list(candidates)
 
     async def _resolve(self, addr: Multiaddr) -> Sequence[Multiaddr]:

@@ -28,7 +28,15 @@ from ..abc import (
     Transport,
 )
 from ..addressing import is_relay
-from ..errors import ConnectionClosed, ConnectionDenied, DialError, LimitExceeded, NoAddresses, TransportError
+from ..errors import (
+    ConnectionClosed,
+    ConnectionDenied,
+    DialError,
+    DialToSelf,
+    LimitExceeded,
+    NoAddresses,
+    TransportError,
+)
 from ..events import ConnectionEnded, ConnectionOpened, Event, PeerConnected, PeerDisconnected
 from ..metrics import Metric
 from ..peer_id import PeerId
@@ -41,6 +49,7 @@ from ._limits import PendingToken, Scopes, source_ip
 from ._listening import Listening
 from ._measured import SwarmCounters, measure_use
 from ._trim import ConnInfo, Tags, choose_victims
+from ._unsupported import not_listened_on
 from ._upgrade import Upgraded, Upgrader
 
 _log = logging.getLogger("libp2p.swarm")
@@ -150,7 +159,7 @@ class Swarm(Network):
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:
-            raise RuntimeError("the swarm is not running")
+            raise RuntimeError("the host is not running: its block has ended")
         return self._nursery
 
     # --- listening
@@ -169,7 +178,7 @@ class Swarm(Network):
                 listener = await transport.listen(addr)
                 self._listening.start(listener, nursery)
                 return listener.addresses
-        raise TransportError(addr, "no transport of this host can listen on it")
+        raise TransportError(addr, not_listened_on(addr))
 
     def bound_addrs(self) -> list[Multiaddr]:
         """What the listeners are bound to, unspecified hosts not expanded."""
@@ -201,7 +210,7 @@ class Swarm(Network):
         """See :meth:`libp2p.abc.Network.connect`. ``peer`` may be None: whoever answers at ``addrs``."""
         if peer is not None:
             if peer == self._local_peer:
-                raise DialError(peer, [(addr, ConnectionDenied("this host itself")) for addr in addrs])
+                raise DialToSelf(peer)
             if (conn := self._best(peer)) is not None:
                 await trio.lowlevel.checkpoint()
                 return conn
@@ -275,13 +284,13 @@ class Swarm(Network):
         peer = upgraded.remote_peer
         try:
             if peer == self._local_peer:
-                raise ConnectionDenied("this host itself")
+                raise DialToSelf(peer)
             if not self._gater.secured(direction, peer, upgraded.remote_addr):
                 raise ConnectionDenied(peer)
             token = self.scopes.reserve_connection(
                 peer, source_ip(upgraded.remote_addr), inbound=direction is Direction.INBOUND, pending=pending
             )
-        except (ConnectionDenied, LimitExceeded) as exc:
+        except (ConnectionDenied, DialToSelf, LimitExceeded) as exc:
             self._running().start_soon(self._refuse, upgraded, getattr(exc, "wire_code", 0x1008))
             raise
         conn = SwarmConnection(
@@ -375,6 +384,10 @@ async def _close_all(conns: Iterable[SwarmConnection]) -> None:
             nursery.start_soon(conn.aclose)
 
 
-def _preference(conn: SwarmConnection) -> tuple[bool, int, float]:
-    """Best first: direct before limited, then busiest, then oldest, so that both sides tend to agree."""
-    return (conn.limited, -conn.stream_count, conn.opened_at)
+def _preference(conn: SwarmConnection) -> tuple[bool, bool, int, float]:
+    """Best first: direct, then without limits, then busiest, then oldest, so that both sides tend to agree.
+
+    Not all relays have limits: without regard to the way, the relayed connection, being the older and busier one, would
+    be preferred for ever to the direct one that replaces it.
+    """
+    return (is_relay(conn.remote_addr), conn.limited, -conn.stream_count, conn.opened_at)

@@ -18,6 +18,7 @@ from ..protocols.pubsub import Gossipsub, GossipsubConfig, Message, PeerScoreCon
 from .simulation import LinkModel, Node, Report, Simulation
 
 TOPIC = "attacked"
+"""The topic of every scenario."""
 _DARK = 10.0
 """Seconds that sybils have for themselves before an attack at dawn."""
 _CENSORED = 10

@@ -10,7 +10,8 @@
 Theory of operation. Tables and queries are the very objects that run in production: pure, told the time. A question is
 an event in a heap: its answer comes after a latency, or a failure after the time that a host would wait. What an honest
 peer answers comes from its table; dead peers and tarpits answer nothing; sybils answer nothing but other sybils, nearer
-than anybody. The same seed gives the same run: :attr:`LookupReport.digest` tells two runs apart.
+than anybody, and keep nothing that is stored with them. The same seed gives the same run: :attr:`LookupReport.digest`
+tells two runs apart.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import enum
 import hashlib
 import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from ..peer_id import PeerId
@@ -28,6 +29,9 @@ from ..protocols.kad.lookup import Query, point_of
 from ..wire import multihash
 
 __all__ = ["LookupReport", "LookupSimulation", "Role", "SimulatedPeer"]
+
+_MINED_OF = 100
+"""Identities that are made for each honest peer there is, for some to be near a key."""
 
 
 class Role(enum.Enum):
@@ -38,6 +42,8 @@ class Role(enum.Enum):
     """Is in tables and answers nobody: a question to it costs the time that a host waits."""
     SYBIL = "sybil"
     """Answers with the sybils that are nearest to what is looked up, and hides everybody else."""
+    HIDER = "hider"
+    """A sybil that answers truly."""
 
 
 @dataclass(eq=False, slots=True)
@@ -144,15 +150,18 @@ class LookupSimulation:
         added: list[SimulatedPeer] = []
         for number in range(count):
             index = len(self.peers)
-            peer = PeerId.from_bytes(multihash.sha2_256(b"%d/%d" % (self._seed, index)))
             group = b"own %d" % index if groups is None else b"%s %d" % (role.value.encode(), number % groups)
-            made = SimulatedPeer(peer, point_of(bytes(peer)), group, role, RoutingTable(peer, self._table))
+            made = self._make(_peer(b"%d/%d" % (self._seed, index)), group, role)
             self.peers.append(made)
-            self._by_peer[peer] = made
             added.append(made)
             if role is Role.SYBIL:
                 self._sybils.append(made)
         return added
+
+    def _make(self, peer: PeerId, group: bytes, role: Role) -> SimulatedPeer:
+        made = SimulatedPeer(peer, point_of(bytes(peer)), group, role, RoutingTable(peer, self._table))
+        self._by_peer[peer] = made
+        return made
 
     def fill_tables(self, peers: Sequence[SimulatedPeer] | None = None, *, met: int = 400) -> None:
         """Let honest peers have met others: at random, and those nearest to themselves, as refreshing does.
@@ -188,7 +197,7 @@ class LookupSimulation:
         digest = hashlib.sha256()
         for _ in range(count):
             asking, target = self._rng.sample(honest, 2)
-            run = self._look_up(asking, target)
+            run = self._look_up(asking, target.point, {target.peer})
             runs.append(run)
             near = heapq.nsmallest(self._query.k, honest, key=lambda peer: peer.point ^ target.point)
             wanted = {peer.peer for peer in near if peer is not asking}
@@ -207,12 +216,53 @@ class LookupSimulation:
             digest=digest.hexdigest(),
         )
 
-    def _look_up(self, asking: SimulatedPeer, target: SimulatedPeer) -> _Run:
-        """Let one peer look up another. It is found when it answers: anybody's word for it leads to no connection."""
-        seeds = [(peer, asking.table.groups(peer)) for peer in asking.table.nearest(target.point, self._query.k)]
-        run = _Run(Query(target.point, asking.peer, seeds, self._query))
+    def retrievals(self, keys: int, *, mined: int, role: Role = Role.SYBIL, seekers: int = 4) -> float:
+        """Let honest peers store something under ``keys`` keys and others look for each, while somebody hides it.
+
+        Around each key there are identities that were mined for it: nearer than anybody, each of an IP group of its
+        own, and everybody has met them.
+
+        Args:
+            mined: how many there are around a key.
+            role: ``SYBIL`` or ``HIDER``.
+            seekers: how many look for a key.
+
+        Returns:
+            Share of the searches that came to an honest peer with which it was stored.
+        """
+        honest, sybils = self.honest(), self._sybils
+        pool = [_peer(b"%d/mined %d" % (self._seed, number)) for number in range(_MINED_OF * len(honest))]
+        points = [point_of(bytes(peer)) for peer in pool]
+        found = 0
+        for number in range(keys):
+            point = point_of(b"%d/key %d" % (self._seed, number))
+            near = heapq.nsmallest(mined, range(len(pool)), key=lambda index: points[index] ^ point)
+            self._sybils = [self._make(pool[index], b"mined %d" % index, role) for index in near]
+            for each in honest:
+                for sybil in self._sybils:
+                    each.table.add(sybil.peer, (sybil.group,), 0.0)
+            storing, *seeking = self._rng.sample(honest, 1 + seekers)
+            servers = self._look_up(storing, point).query.responsible()
+            holders = {peer for peer in servers if self._by_peer[peer].role is Role.HONEST}
+            found += sum([self._look_up(each, point, holders, enough=True).found for each in seeking])
+            for each in honest:
+                for sybil in self._sybils:
+                    each.table.remove(sybil.peer)
+        self._sybils = sybils
+        return found / (keys * seekers)
+
+    def _look_up(
+        self, asking: SimulatedPeer, point: int, wanted: Container[PeerId] = (), *, enough: bool = False
+    ) -> _Run:
+        """Let a peer look up a point. Somebody wanted is found when he answers: nobody's word leads to a connection.
+
+        Args:
+            enough: whether that is the end of it.
+        """
+        seeds = [(peer, asking.table.groups(peer)) for peer in asking.table.nearest(point, self._query.k)]
+        run = _Run(Query(point, asking.peer, seeds, self._query, radius=asking.table.radius()))
         events: list[tuple[float, int, SimulatedPeer]] = []
-        while not run.query.finished:
+        while not run.query.finished and not (enough and run.found):
             for peer in run.query.next(run.seconds):
                 self._serial += 1
                 heapq.heappush(events, (run.seconds + self._wait(peer), self._serial, self._by_peer[peer]))
@@ -225,8 +275,8 @@ class LookupSimulation:
                 run.query.failed(answering.peer)
                 asking.table.failed(answering.peer)
                 continue
-            run.found = run.found or answering is target
-            closer = self._closer(answering, target)
+            run.found = run.found or answering.peer in wanted
+            closer = self._closer(answering, point)
             run.query.answered(answering.peer, [(each.peer, (each.group,)) for each in closer])
             asking.table.add(answering.peer, (answering.group,), run.seconds)
         return run
@@ -237,8 +287,13 @@ class LookupSimulation:
         low, high = self._latency
         return low + (high - low) * self._rng.random() ** 2
 
-    def _closer(self, peer: SimulatedPeer, target: SimulatedPeer) -> list[SimulatedPeer]:
+    def _closer(self, peer: SimulatedPeer, point: int) -> list[SimulatedPeer]:
         if peer.role is Role.HONEST:
-            nearest = peer.table.nearest(target.point, self._table.bucket_size, healthy=True)
+            nearest = peer.table.nearest(point, self._table.bucket_size, healthy=True)
             return [self._by_peer[each] for each in nearest]
-        return heapq.nsmallest(self._table.bucket_size, self._sybils, key=lambda each: each.point ^ target.point)
+        told = self._sybils if peer.role is Role.SYBIL else [*self.honest(), *self._sybils]
+        return heapq.nsmallest(self._table.bucket_size, told, key=lambda each: each.point ^ point)
+
+
+def _peer(name: bytes) -> PeerId:
+    return PeerId.from_bytes(multihash.sha2_256(name))

@@ -34,6 +34,7 @@ from .keys import seeded_key
 __all__ = ["DEFAULT_SERVICES", "Connect", "Hosts", "LeftBehind", "memory_network", "open_memory_host"]
 
 Connect: TypeAlias = Literal["none", "line", "full"]
+"""Which hosts to connect: none, each with the next, or each with each."""
 
 DEFAULT_SERVICES: tuple[Callable[[], Service], ...] = (Identify, Ping)
 """What every host serves, as with :func:`libp2p.open_host`."""

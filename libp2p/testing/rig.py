@@ -29,6 +29,7 @@ from ..protocols.ping import open_ping
 __all__ = ["ECHO", "Budget", "Figures", "Rig", "StepWatch", "echo_once", "open_rig", "rss"]
 
 ECHO = "/libp2p-testing/echo/1.0.0"
+"""The protocol id that the rig's hosts serve."""
 _ECHO_SIZE = 64 * 1024
 _PING_INTERVAL = 0.2
 _ECHO_INTERVAL = 1.0

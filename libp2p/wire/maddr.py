@@ -334,7 +334,7 @@ def from_text(text: str) -> tuple[Part, ...]:
     if len(text) > MAX_TEXT_LENGTH:
         raise DecodeError(f"an address of {len(text)} characters is above the limit of {MAX_TEXT_LENGTH}")
     if not text.startswith("/"):
-        raise DecodeError(f"an address starts with a slash: {text[:80]!r}")
+        raise DecodeError(f"an address starts with a slash, as /ip4/192.0.2.7/tcp/4001, not {text[:80]!r}")
     words = text.rstrip("/").split("/")
     parts: list[Part] = []
     position = 1

@@ -22,7 +22,9 @@ from ..errors import DecodeError
 from . import varint
 
 IDENTITY = 0x00
+"""Multicodec of a multihash that holds the data itself."""
 SHA2_256 = 0x12
+"""Multicodec of a multihash by SHA-256."""
 LIBP2P_KEY = 0x72
 """Multicodec of a CID that names a public key."""
 

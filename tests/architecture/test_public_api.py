@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.architecture.tree import ROOT, Source, report, sources
+from tests.architecture.tree import ROOT, Source, modules, report, sources
 
 HEAVY = {
     *("typer", "click", "rich", "pytest", "hypothesis", "google.protobuf.json_format", "unittest.mock"),
@@ -30,7 +30,8 @@ def _is_library(source: Source) -> bool:
     return source.is_public and not source.module.startswith(COMMANDS)
 
 
-PUBLIC = [source for source in sources() if _is_library(source)]
+LIBRARY = modules()
+PUBLIC = [source for source in LIBRARY.values() if _is_library(source)]
 
 
 def _load(source: Source) -> ModuleType:
@@ -42,12 +43,15 @@ def _load(source: Source) -> ModuleType:
         pytest.skip(f"needs {exc.name}")
 
 
+def _assigned(node: ast.stmt) -> list[str]:
+    """Names that a statement assigns to."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def _declared(tree: ast.Module) -> list[str] | None:
     for node in tree.body:
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
-        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+        if "__all__" in _assigned(node):
             assert isinstance(node, ast.Assign | ast.AnnAssign)
             assert node.value is not None
             names: list[str] = ast.literal_eval(node.value)
@@ -61,16 +65,13 @@ def _defined(tree: ast.Module) -> set[str]:
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            names.add(node.target.id)
+        names.update(_assigned(node))
     return {name for name in names if not name.startswith("_") and not _is_type_variable(tree, name)}
 
 
 def _is_type_variable(tree: ast.Module, name: str) -> bool:
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        if isinstance(node, ast.Assign) and name in _assigned(node):
             return isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in {"TypeVar", "ParamSpec"}
     return False
 
@@ -166,6 +167,26 @@ def test_public_names_are_documented_and_annotated(source: Source) -> None:
     report(
         [problem for name, value in _exports(module, source) if _is_ours(value) for problem in _problems(name, value)]
     )
+
+
+def _undescribed(source: Source, name: str) -> str | None:
+    """Where a constant or alias that ``source`` has is made, when nothing is said about it there."""
+    for imported in source.imports:
+        if imported.name == name and imported.module in LIBRARY:
+            return _undescribed(LIBRARY[imported.module], name)
+    body = source.tree.body
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if name in _assigned(node) and not _is_type_variable(source.tree, name):
+            described = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            return None if described else f"{source.relative}:{node.lineno}: {name} has no docstring below it"
+    return None
+
+
+def test_public_constants_are_documented() -> None:
+    """Without a docstring they are not in the reference."""
+    names = [(source, name) for source in PUBLIC for name in _declared(source.tree) or sorted(_defined(source.tree))]
+    found = {_undescribed(source, name) for source, name in names if not name.startswith("__")}
+    report(sorted(problem for problem in found if problem))
 
 
 def test_every_file_says_what_it_is() -> None:

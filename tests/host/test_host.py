@@ -7,7 +7,7 @@ import trio
 
 from libp2p.abc import Stream
 from libp2p.addressing import host_port, parse, with_peer
-from libp2p.errors import DecodeError, DialError, NegotiationError, NoAddresses
+from libp2p.errors import DecodeError, NegotiationError, NoAddresses
 from libp2p.events import ListenAddrsChanged, ProtocolsChanged
 from libp2p.host._interfaces import interface_addresses
 from libp2p.testing import MemoryNetwork, memory_network
@@ -28,8 +28,9 @@ async def test_a_protocol_is_served_once_and_until_its_context_is_left() -> None
             async with await a.open_stream(b.local_peer, P) as stream:
                 assert await works(stream)
         assert not b.protocols
-        with pytest.raises(NegotiationError):
+        with pytest.raises(NegotiationError, match=f"none of {P} .{b.local_peer}") as caught:
             await a.open_stream(b.local_peer, P)
+        assert (caught.value.peer, caught.value.offered) == (b.local_peer, (P,))
         b.handle(P, echo)
         async with await a.open_stream(b.local_peer, P) as stream:
             assert await works(stream)
@@ -90,10 +91,12 @@ async def test_targets_that_are_none() -> None:
         for target in ("", "nobody", "/nothing/1", "/ip4/300.0.0.1/tcp/1"):
             with pytest.raises(DecodeError):
                 await a.connect(target)
+        with pytest.raises(DecodeError, match=r"'10.0.0.1:4001' is neither an address, as /ip4/.*, nor a peer id"):
+            await a.connect("10.0.0.1:4001")
+        with pytest.raises(TypeError, match="an address is text"):
+            await a.connect(None)
         with pytest.raises(NoAddresses, match="must end in the peer to reach"):
             await a.connect(f"/ip4/10.0.0.1/tcp/1/p2p/{a.local_peer}/p2p-circuit")
-        with pytest.raises(DialError):
-            await a.connect(a.local_peer)
 
 
 async def test_addresses_may_be_given_beside_the_target() -> None:

@@ -11,20 +11,27 @@ import trio
 
 from libp2p.abc import Stream
 from libp2p.errors import DialError, Libp2pError
+from libp2p.events import HolePunchEnded
 from libp2p.host import HostConfig, RunningHost
+from libp2p.protocols.dcutr import Dcutr
 from libp2p.protocols.ping import Ping, ping
 from libp2p.protocols.pubsub import Pubsub
+from libp2p.protocols.relay import RelayClient, RelayServer
 from libp2p.security.noise import Noise
 from libp2p.security.plaintext import Plaintext
 from libp2p.security.tls import Tls
 from libp2p.swarm import SwarmConfig
 from libp2p.testing import Hosts, Link, MemoryNetwork, memory_network, open_memory_host
 from libp2p.testing.cut import Scenario, cut_everywhere
+from tests.protocols.dcutr import walls
+from tests.protocols.dcutr.walls import Pair, pair
+from tests.protocols.relay.nodes import wall
 
 pytestmark = [pytest.mark.bar_c, pytest.mark.limit(120)]
 
 ECHO = "/echo/1"
 BIG = 700_000
+PUNCH_EVERY = 41
 GONE = 30.0
 """Virtual seconds after which nothing may be left of what was cancelled."""
 
@@ -62,6 +69,7 @@ class _TwoHosts(Scenario[_State]):
     """Hosts without background services, so that the points are those of the scenario."""
 
     connected = True
+    every = 1
     link: Link | None = None
     security = (Plaintext,)
     defaults: tuple[type[Ping], ...] = (Ping,)
@@ -84,7 +92,7 @@ class _TwoHosts(Scenario[_State]):
     async def check(self, state: _State) -> None:
         """Both sides agree about what connects them, and no stream or dial is left."""
         await trio.sleep(GONE)
-        a, b = state.hosts
+        a, b, *_ = state.hosts
         assert len(a.connections(b.local_peer)) == len(b.connections(a.local_peer))
         assert state.live == 0
         for host in state.hosts:
@@ -370,12 +378,92 @@ class _Publish(_TwoHosts):
         assert len(state.hosts[0].connections()) == 1
 
 
+# --- relays, hole punching --------------------------------------------------------------------------------------------
+
+
+class _Relayed(_TwoHosts):
+    """A third host is a relay, and the second listens through it."""
+
+    reserved = True
+
+    @asynccontextmanager
+    async def setup(self) -> AsyncIterator[_State]:
+        services = [lambda: RelayServer(clock=wall), lambda: RelayClient(clock=wall)]
+        async with (
+            memory_network(3, defaults=(Ping,), services=services, security=(Plaintext,)) as hosts,
+            trio.open_nursery() as nursery,
+        ):
+            state = _State(hosts.network, hosts, nursery)
+            hosts[1].handle(ECHO, state.echo, allow_limited=True)
+            self.way = f"{hosts[2].addrs[0]}/p2p-circuit"
+            if self.reserved:
+                await hosts[1].listen(self.way)
+            yield state
+            nursery.cancel_scope.cancel()
+
+
+class _Reserve(_Relayed):
+    """A reservation is asked for, and given up with the listener."""
+
+    reserved = False
+    every = 2
+
+    async def act(self, state: _State) -> None:
+        host = state.hosts[1]
+        await host.listen(self.way)
+        await host.swarm.stop_listening()
+
+
+class _Circuit(_Relayed):
+    """A circuit is dialled and used."""
+
+    every = 5
+    requests = frozenset((b"request",))
+
+    async def act(self, state: _State) -> None:
+        a, b, _ = state.hosts
+        way = f"{self.way}/p2p/{b.local_peer}"
+        async with await a.open_stream(way, ECHO, allow_limited=True) as stream:
+            await stream.send_all(b"request")
+            await stream.send_eof()
+            assert await stream.receive_some() == b"request"
+
+    async def check(self, state: _State) -> None:
+        a, b, _ = state.hosts
+        await trio.sleep(GONE)  # what is cut may have been complete but for its caller
+        await a.disconnect(b.local_peer)
+        await super().check(state)
+
+
+class _Punch(Scenario[Pair]):
+    """A host that is connected to by a hole punch goes away at any moment of it."""
+
+    @asynccontextmanager
+    async def setup(self) -> AsyncIterator[Pair]:
+        self.ips = iter(("5.0.0.2", "5.0.0.3"))
+        async with pair(ben=Dcutr, latency=0.02) as net:
+            yield net
+
+    async def act(self, net: Pair) -> None:
+        ip = next(self.ips)
+        async with walls.host(net.network, net.walls, ip, ip, RelayClient(clock=wall), Dcutr()) as cleo:
+            net.walls.behind.add(ip)
+            with cleo.subscribe(HolePunchEnded) as ended:
+                await cleo.connect(net.circuit)
+                assert (await ended.receive()).connection is not None
+
+    async def check(self, net: Pair) -> None:
+        await trio.sleep(GONE)
+        assert [connection.peer for connection in net.ben.connections()] == [net.relay.local_peer]
+        assert not net.walls.open
+
+
 async def _send(stream: Stream, data: bytes) -> None:
     await stream.send_all(data)
     await stream.send_eof()
 
 
-SCENARIOS: dict[type[Scenario[_State]], tuple[int, int]] = {
+SCENARIOS: dict[type[_TwoHosts], tuple[int, int]] = {
     _StartAndStop: (2, 30),
     _StopWithConnections: (1, 90),
     _Dial: (2, 40),
@@ -392,6 +480,8 @@ SCENARIOS: dict[type[Scenario[_State]], tuple[int, int]] = {
     _CloseStream: (3, 20),
     _Ping: (3, 35),
     _Publish: (3, 35),
+    _Reserve: (1, 25),
+    _Circuit: (1, 28),
 }
 """With how many orders of tasks each is run, and how many cuts that must give at least."""
 
@@ -400,10 +490,15 @@ SCENARIOS: dict[type[Scenario[_State]], tuple[int, int]] = {
 def test_X1_cancelled_at_every_point(scenario, record_property) -> None:
     """No task, file, stream or count is left, the peer sees a reset or an end, and the next try works."""
     seeds, at_least = SCENARIOS[scenario]
-    cuts = sum(cut_everywhere(scenario(), seed=seed) for seed in range(seeds))
+    cuts = sum(cut_everywhere(scenario(), seed=seed, every=scenario.every) for seed in range(seeds))
     record_property("cuts", cuts)
     print(scenario.__name__, cuts)
     assert cuts >= at_least
+
+
+def test_X1_a_hole_punch_is_cut() -> None:
+    """At some of its points, of which there are many."""
+    assert cut_everywhere(_Punch(), every=PUNCH_EVERY) >= 10
 
 
 def test_X1_there_are_enough_cuts() -> None:

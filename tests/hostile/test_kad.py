@@ -13,7 +13,7 @@ from libp2p.abc import ProtocolId, Service, Stream, StreamHandler
 from libp2p.addressing import parse, split_peer
 from libp2p.errors import StreamReset
 from libp2p.peer_id import PeerId
-from libp2p.protocols.kad import KAD, Mode, NotFound
+from libp2p.protocols.kad import KAD, Mode, NotFound, Reach
 from libp2p.protocols.kad._codec import MAX_ANSWER, Message, MessageType, PeerInfo, Record, decode, encode
 from libp2p.testing.network import open_memory_host
 from libp2p.transports.memory import Link, MemoryNetwork
@@ -150,6 +150,21 @@ async def test_k3_one_announcement_is_one_change_and_its_addresses_are_few() -> 
             await stream.send_all(frame(announcement) + PING)
             await answers(stream, 1)
         assert changes == [b"content"]
+
+
+async def test_k3_of_a_provider_only_addresses_of_the_network_are_kept() -> None:
+    """K3: as go does; whoever has none is none."""
+    home, public = parse("/ip4/192.168.1.7/tcp/1").to_bytes(), parse("/ip4/7.7.7.7/tcp/1").to_bytes()
+    async with attacked(reach=Reach.PUBLIC, mode=Mode.SERVER) as (server, open_stream):
+        async with await open_stream() as stream:
+            for key, addrs in ((b"one", (home, public)), (b"two", (home,))):
+                announcement = b"\x08\x02" + proto.write_bytes(2, key) + _provider(_attacker(server), addrs)
+                await stream.send_all(frame(announcement))
+            await stream.send_all(PING)
+            await answers(stream, 1)
+        store = server.kad._node().store
+        assert [held.addrs for held in store.providers(b"one", trio.current_time())] == [(public,)]
+        assert not store.providers(b"two", trio.current_time())
 
 
 def _provider(info: PeerId, addrs: tuple[bytes, ...]) -> bytes:

@@ -1,4 +1,5 @@
-"""Which test is which case, for what handshakes, muxers and transports are judged by: each row has its tests."""
+"""Which test is which case, for what handshakes, muxers, transports, relays, hole punching and AutoNAT are judged by:
+each row has its tests."""
 
 from __future__ import annotations
 
@@ -36,6 +37,95 @@ ROWS = {
         "transports/quic/test_endpoint": [
             "test_a_full_socket_loses_nothing",
             "test_closing_does_not_wait_for_ever",
+        ],
+    },
+    "R1 floods of reservations": {
+        "protocols/relay/test_reservations": [
+            "test_r1_a_thousand_peers",
+            "test_r1_one_address_or_neighbourhood",
+            "test_r1_a_storm_of_renewals_changes_nothing",
+        ],
+        "protocols/relay/test_relay": [
+            "test_r1_reservations_are_bounded",
+            "test_r1_a_storm_of_renewals_gets_one_signature",
+            "test_r1_silent_requests_end",
+            "test_r4_requests_that_are_none",
+        ],
+        "protocols/relay/test_hostile": ["test_r1_whoever_has_gone_gets_no_reservation"],
+        "protocols/relay/test_discovery": ["test_r1_a_flood_of_relays_that_are_none"],
+    },
+    # py-libp2p 1342, CONNECT without a reservation; rust, a connected destination without one.
+    "R2 circuits without consent, and relays that lie": {
+        "protocols/relay/test_relay": [
+            "test_r2_no_reservation",
+            "test_r2_after_the_end_of_a_reservation",
+            "test_r2_to_oneself",
+            "test_r2_stop_without_being_asked",
+            "test_r6_nothing_over_a_relayed_connection",
+            "test_r10_a_reservation_ends_with_the_connection",
+        ],
+        "protocols/relay/test_client": [
+            "test_r2_absurd_terms",
+            "test_r2_answers_that_break_the_rules",
+            "test_r2_somebody_elses_voucher",
+            "test_r2_a_stale_voucher",
+        ],
+        "protocols/relay/test_codec": ["test_r2_vouchers_that_are_not_genuine"],
+        "protocols/relay/test_hostile": [
+            "test_r2_an_address_too_long_to_be_announced_is_left_out",
+            "test_r2_a_relay_does_not_fill_what_a_host_says_about_itself",
+            "test_r2_a_reservation_that_would_be_renewed_all_the_time_is_not_taken",
+            "test_r10_a_relayed_connection_keeps_no_reservation",
+        ],
+    },
+    "R3 limits of circuits": {
+        "protocols/relay/test_relay": [
+            "test_r9_r3_data_is_cut_to_the_byte",
+            "test_r3_data_is_cut_for_both_ends",
+            "test_r3_time_is_cut_to_the_second",
+            "test_r3_one_side_that_stalls_keeps_its_place_no_longer_than_others",
+            "test_r3_the_seventeenth_circuit",
+            "test_r14_protocols_opt_in",
+        ],
+        "protocols/relay/test_v1": ["test_r1_4_data_is_cut", "test_r1_4_time_is_cut", "test_r1_4_circuits_are_bounded"],
+    },
+    "R4 hole punching": {
+        "protocols/dcutr/test_dcutr": [
+            "test_d3_d5_both_begin_at_the_same_moment",
+            "test_r4_a_slow_answer_is_waited_for_no_longer_than_that",
+            "test_r4_no_sync",
+            "test_r4_many_addresses",
+            "test_r4_addresses_that_lead_inside",
+            "test_r4_the_wrong_side_starts",
+            "test_r4_the_starter_gives_up",
+            "test_r4_three_tries_and_the_relay_stays",
+            "test_r4_three_tries_whoever_asks",
+        ],
+        "protocols/dcutr/test_codec": ["test_r4_sixteen_addresses"],
+    },
+    # libp2p/specs 640, payments saved up and fired together; version 1 that dials whatever it is told.
+    "R5 AutoNAT as a weapon": {
+        "protocols/autonat/test_server": [
+            "test_an3_r5_no_other_address_is_ever_dialled",
+            "test_an2_a_failure_is_told_when_the_time_is_over",
+            "test_av5_no_dial_before_all_is_paid",
+            "test_r5_trickled_and_tiny_payments",
+            "test_r5_one_victim_is_dialled_once_in_ten_seconds",
+            "test_r5_who_pays_slowly_and_who_pays_at_once",
+            "test_r5_many_servers_and_one_victim",
+            "test_av9_limits",
+        ],
+    },
+    "R6 AutoNAT servers that lie": {
+        "protocols/autonat/test_client": [
+            "test_r6_a_success_without_the_nonce_is_worth_nothing",
+            "test_r6_nine_of_ten_deny",
+            "test_r6_a_guessed_nonce",
+        ],
+        "protocols/autonat/test_decisions": [
+            "test_r6_no_number_of_denials_outweighs_a_proof",
+            "test_r6_only_who_gave_a_proof_takes_it_back",
+            "test_r6_no_change_of_mind_within_five_minutes",
         ],
     },
     "S1 another peer answers": {

@@ -16,6 +16,7 @@ from libp2p.errors import (
     ConnectionDenied,
     DialError,
     DialTimeout,
+    DialToSelf,
     LimitExceeded,
     NegotiationError,
     NoAddresses,
@@ -347,20 +348,28 @@ async def test_a_connection_that_is_lost_half_way() -> None:
 
 async def test_no_addresses() -> None:
     async with memory_network(1, defaults=()) as (a,):
-        for addrs in ([], ["/ip4/10.0.0.1/udp/1/quic-v1"], [with_peer(NOWHERE, a.local_peer)]):
-            with pytest.raises(NoAddresses) as caught:
-                await a.connect(STRANGER, addrs)
-            assert caught.value.peer == STRANGER and "pass one, or add it to the peerstore" in str(caught.value)
+        with pytest.raises(NoAddresses, match="pass one, or add it to the peerstore") as caught:
+            await a.connect(STRANGER)
+        assert caught.value.peer == STRANGER and not caught.value.attempts
+        # Those that nobody here dials are named, each with what to do about it.
+        elsewhere = with_peer(NOWHERE, a.local_peer)
+        with pytest.raises(NoAddresses, match="can be dialled from this host") as caught:
+            await a.connect(STRANGER, ["/ip4/10.0.0.1/udp/1/quic-v1/webtransport", elsewhere])
+        assert str(caught.value).splitlines()[1:] == [
+            "  /ip4/10.0.0.1/udp/1/quic-v1/webtransport: transport: WebTransport is not spoken here",
+            f"  {elsewhere}: transport: leads to another peer",
+        ]
 
 
 async def test_dialling_oneself() -> None:
     async with memory_network(1, defaults=()) as hosts:
         [a] = hosts
-        found = await attempts(partial(a.connect, a.addrs[0]))
-        assert [type(exc) for exc in found.values()] == [ConnectionDenied]
+        for target in (a.local_peer, a.addrs[0]):
+            with pytest.raises(DialToSelf, match="this is the host itself"):
+                await a.connect(target)
         # Without the peer id it turns out only when somebody answers.
-        found = await attempts(partial(a.connect, a.listen_addrs()[0]))
-        assert [str(exc) for exc in found.values()] == ["the connection gater refused this host itself"]
+        with pytest.raises(DialError, match=": this is the host itself"):
+            await a.connect(a.listen_addrs()[0])
         await settled()
         assert not a.connections() and not hosts.network.connections
 

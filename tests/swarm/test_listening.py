@@ -48,7 +48,7 @@ async def test_listening_where_nobody_can() -> None:
     async with memory_network(2, defaults=()) as (a, b):
         with pytest.raises(TransportError, match="in use"):
             await a.listen(b.listen_addrs()[0])
-        with pytest.raises(TransportError, match="no transport of this host can listen on it"):
+        with pytest.raises(TransportError, match="Quic is not among"):
             await a.listen("/ip4/127.0.0.1/udp/0/quic-v1")
         assert len(a.listen_addrs()) == 1
 

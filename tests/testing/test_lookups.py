@@ -1,4 +1,4 @@
-"""The simulator of lookups, and what lookups must withstand: requirements KD1 and KD18, cases K6 and K8."""
+"""The simulator of lookups, and what lookups must withstand: requirements KD1 and KD18, cases K6 to K8."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ def test_k6_diverse() -> None:
     assert simulate(120, 40, sybils=51).found >= 0.85
 
 
+@pytest.mark.parametrize("role", [Role.HIDER, Role.SYBIL])
+def test_k7_identities_mined_around_a_key_do_not_hide_it(role: Role) -> None:
+    """K7: as many as a value is stored with, and they keep nothing."""
+    simulation = LookupSimulation(seed=1)
+    simulation.add(150)
+    simulation.fill_tables(met=60)
+    assert simulation.retrievals(3, mined=20, role=role) >= 0.95
+
+
 @pytest.mark.bar_n
 def test_paths_are_worth_their_messages() -> None:
     """Two disjoint paths find more of the nearest than one, among sybils."""
@@ -59,6 +68,18 @@ def test_paths_are_worth_their_messages() -> None:
         simulation.fill_tables(met=100)
         found.append(simulation.lookups(50).exact)
     assert found[1] > found[0]
+
+
+@pytest.mark.bar_r
+@pytest.mark.limit(1200)
+@pytest.mark.parametrize("mined", [20, 60])
+@pytest.mark.parametrize(("role", "least"), [(Role.HIDER, 0.95), (Role.SYBIL, 0.8)])
+def test_k7_a_thousand_nodes(role: Role, least: float, mined: int) -> None:
+    """K7."""
+    simulation = LookupSimulation(seed=1)
+    simulation.add(1000)
+    simulation.fill_tables()
+    assert simulation.retrievals(50, mined=mined, role=role) >= least
 
 
 @pytest.mark.bar_r

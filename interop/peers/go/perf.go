@@ -106,8 +106,8 @@ func (n *node) connectMany(ctx context.Context, req *request) (results, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := options{transport: n.opts.transport, security: n.opts.security, muxer: n.opts.muxer,
-		keyType: n.opts.keyType, pubsub: "none", quiet: true}
+	opts := n.opts
+	opts.listen, opts.pubsub, opts.quiet = nil, "none", true
 	workers := make([]*node, max(req.Parallel, 1))
 	for i := range workers {
 		if workers[i], err = newNode(ctx, opts, n.version, n.out); err != nil {

@@ -10,8 +10,11 @@ from ...wire.framing import FrameBuffer, frame
 from ._codec import MAX_MESSAGE
 
 AUTONAT: ProtocolId = "/libp2p/autonat/1.0.0"
+"""The protocol id of AutoNAT 1."""
 DIAL_REQUEST: ProtocolId = "/libp2p/autonat/2/dial-request"
+"""The protocol id of AutoNAT 2 on which a client asks."""
 DIAL_BACK: ProtocolId = "/libp2p/autonat/2/dial-back"
+"""The protocol id of AutoNAT 2 on which a server proves that it got through."""
 
 
 class Messages:

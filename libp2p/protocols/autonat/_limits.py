@@ -97,11 +97,9 @@ class Admission:
             2: _per_minute(limits.requests_per_peer, _SOURCES),
         }
         self._with_data = _per_minute(limits.requests_with_data, 1)
-        self._destinations = (
-            RateLimit(rate=1 / limits.destination_pause, burst=1, sources=_SOURCES)
-            if limits.destination_pause
-            else None
-        )
+        # Counted from request to request, of which the first may pay slowly and wait long, and the second pay at once.
+        pause = limits.destination_pause + limits.data_timeout + limits.max_wait
+        self._destinations = RateLimit(rate=1 / pause, burst=1, sources=_SOURCES) if limits.destination_pause else None
 
     def enter(self, peer: PeerId, version: int, now: float) -> Work | None:
         """Take on a request of ``peer``, which has to be entered; None when it is too much."""

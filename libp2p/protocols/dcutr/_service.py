@@ -19,6 +19,7 @@ Source: libp2p/specs relay/DCUtR; times are go's (``p2p/protocol/holepunch``) wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -34,6 +35,7 @@ from ...wire.framing import FrameBuffer, frame
 from ._codec import MAX_MESSAGE, HolePunch, Kind, decode, encode, punchable
 
 DCUTR: ProtocolId = "/libp2p/dcutr"
+"""The protocol id."""
 RESOURCE_LIMIT = 0x1002
 """Stream error code of libp2p (specs error-codes)."""
 _READ_SIZE = 4096
@@ -122,15 +124,17 @@ class Dcutr(Service):
         return next((connection for connection in ours if connection not in self._tries), None)
 
     async def _start(self, host: Host, relayed: Connection, known: Sequence[Multiaddr]) -> None:
-        tries, connection = 0, None
+        tries = 0
+        connection: Connection | None = None
         try:
-            connection = await self._connect(host, relayed.peer, known, Direction.OUTBOUND, self._config.direct_timeout)
+            with trio.move_on_after(self._config.direct_timeout), suppress(DialError):
+                connection = await host.connect_directly(relayed.peer, known)
             while connection is None and tries < self._config.tries:
                 tries += 1
                 self._tries[relayed] = tries
                 addrs = await self._agree(host, relayed)
                 direction = Direction.INBOUND if tries % 2 else Direction.OUTBOUND
-                connection = await self._connect(host, relayed.peer, addrs, direction, self._config.punch_timeout)
+                connection = await self._punch(host, relayed.peer, addrs, direction)
         except (Libp2pError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             reason = str(exc) or "the peer took too long to answer"
         else:
@@ -185,8 +189,7 @@ class Dcutr(Service):
                 await messages.send(HolePunch(kind=Kind.CONNECT, addrs=own))
                 await messages.receive(Kind.SYNC)
             stream.close()
-            timeout = self._config.punch_timeout
-            connection = await self._connect(host, relayed.peer, asked.addrs, Direction.OUTBOUND, timeout)
+            connection = await self._punch(host, relayed.peer, asked.addrs, Direction.OUTBOUND)
         finally:
             self._busy.pop(relayed.peer, None)  # all are forgotten when the service ends
         reason = "" if connection is not None else "no address that the peer is seen at could be reached"
@@ -199,16 +202,16 @@ class Dcutr(Service):
         self._tries.setdefault(relayed, 0)
         self._busy[relayed.peer] = None
 
-    @staticmethod
-    async def _connect(
-        host: Host, peer: PeerId, addrs: Iterable[Multiaddr], direction: Direction, timeout: float
+    async def _punch(
+        self, host: Host, peer: PeerId, addrs: Iterable[Multiaddr], direction: Direction
     ) -> Connection | None:
-        """A direct connection, if there is one in time."""
-        with trio.move_on_after(timeout):
+        """A direct connection, if there is one in time, whoever makes it."""
+        with trio.move_on_after(self._config.punch_timeout):
             try:
                 return await host.connect_directly(peer, addrs, direction=direction)
             except DialError:
-                pass
+                # We were refused everywhere. The peer goes on, may get through, and takes no other try meanwhile.
+                return await host.connect_directly(peer, (), direction=Direction.INBOUND)
         return None
 
     def _report(self, host: Host, side: str, event: HolePunchEnded) -> None:

@@ -11,7 +11,9 @@ from ...wire.framing import FrameBuffer, frame
 from ._codec import MAX_PARTS, MAX_RECEIVED, IdentifyInfo, decode
 
 IDENTIFY: ProtocolId = "/ipfs/id/1.0.0"
+"""The protocol id of identify."""
 IDENTIFY_PUSH: ProtocolId = "/ipfs/id/push/1.0.0"
+"""The protocol id of identify push."""
 TIMEOUT = 5.0
 """Seconds that one conversation may take (go; js gives it 10)."""
 TURN = 1.0

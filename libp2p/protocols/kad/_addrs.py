@@ -37,6 +37,10 @@ class Reach(enum.Enum):
         before = found[: found.index(_CIRCUIT)] if _CIRCUIT in found else found
         return bool(before) and self.admits(from_parts(before))
 
+    def told(self, addrs: Iterable[Multiaddr]) -> tuple[bytes, ...]:
+        """Those of ``addrs``, a peer's, to tell others of: binary, and without ``/p2p``."""
+        return tuple([split_peer(addr)[0].to_bytes() for addr in addrs if self.tells(addr)])
+
 
 _CIRCUIT = Part("p2p-circuit")
 _PUBLIC = (Scope.PUBLIC, Scope.NAME)

@@ -16,7 +16,7 @@ from ._codec import Message, MessageType, PeerInfo
 from ._config import KadConfig
 from ._events import LookupStep, Step
 from ._keyspace import common_prefix, point_of
-from ._members import Members
+from ._members import Members, reached_at
 from ._messenger import Messenger
 from ._query import Query
 
@@ -66,6 +66,10 @@ class Lookups:
         query = await self.run(Message(type=MessageType.FIND_NODE, key=key), timeout=timeout)
         return query.closest()
 
+    async def responsible(self, key: bytes) -> list[PeerId]:
+        """Those that answer and are to keep what is stored under ``key``, nearest first."""
+        return (await self.run(Message(type=MessageType.FIND_NODE, key=key))).responsible()
+
 
 class _Lookup:
     """One lookup under way."""
@@ -94,7 +98,7 @@ class _Lookup:
     async def run(self) -> None:
         table = self._members.table
         seeds = [(peer, table.groups(peer)) for peer in self._members.seeds(self._point, self._config.query.k)]
-        self.query = Query(self._point, self._host.local_peer, seeds, self._config.query)
+        self.query = Query(self._point, self._host.local_peer, seeds, self._config.query, radius=table.radius())
         table.looked_up(self._point, trio.current_time())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pass_over, nursery)
@@ -126,7 +130,8 @@ class _Lookup:
         else:
             del self._asking[peer]
             self._members.answered(peer)
-            self.query.answered(peer, self._usable(answer.closer, nursery))
+            reached = reached_at(self._host, peer)
+            self.query.answered(peer, self._usable(answer.closer, nursery), groups_of(reached) if reached else None)
             self._say(peer, Step.ANSWERED, len(answer.closer))
             if self._on_answer is not None and self._on_answer(peer, answer):
                 nursery.cancel_scope.cancel()
@@ -142,7 +147,7 @@ class _Lookup:
                 continue
             addrs = [addr for addr in readable(info.addrs, info.peer) if self._config.reach.admits(addr)]
             if addrs or connected:
-                found.append((info.peer, groups_of(addrs)))
+                found.append((info.peer, groups_of(reached_at(self._host, info.peer) or addrs)))
             if addrs and not connected:
                 self._learn(info.peer, addrs, nursery)
         return found

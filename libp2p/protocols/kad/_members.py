@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import trio
+from multiaddr import Multiaddr
 
 from ...abc import Host
+from ...addressing import is_relay
 from ...errors import Libp2pError, NegotiationError
 from ...peer_id import PeerId
 from ._addrs import groups_of
@@ -53,8 +55,7 @@ class Members:
 
     def answered(self, peer: PeerId) -> None:
         """A server has answered a question."""
-        connections = self._host.connections(peer)
-        addrs = [connection.remote_addr for connection in connections if not connection.limited]
+        addrs = reached_at(self._host, peer)
         known = [addr for addr in (*addrs, *self._host.peerstore.addrs(peer)) if self._config.reach.admits(addr)]
         if addrs and known:
             # Its groups are those of the addresses it was reached at: what it says of itself costs it nothing.
@@ -90,3 +91,8 @@ class Members:
             self.answered(peer)
         finally:
             del self._checking[peer]
+
+
+def reached_at(host: Host, peer: PeerId) -> list[Multiaddr]:
+    """Where ``peer`` is connected. Not through relays: those addresses are not its own."""
+    return [each.remote_addr for each in host.connections(peer) if not is_relay(each.remote_addr)]

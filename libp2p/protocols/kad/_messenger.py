@@ -7,7 +7,7 @@ taken for the next question's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
@@ -67,17 +67,16 @@ class Messenger:
                     pass  # the peer may close an idle stream at any moment; a new one tells what is wrong
             return await self._exchange(peer, await self._open(peer, addrs), data, message)
 
-    async def tell(self, peer: PeerId, messages: Iterable[Message], addrs: Sequence[bytes] = ()) -> None:
-        """Send messages that have no answer. Raises as :meth:`ask`.
+    async def tell(self, peer: PeerId, messages: bytes) -> None:
+        """Send messages, each in its frame, that have no answer. Raises as :meth:`ask`.
 
         On a stream of their own: an idle one the peer may have closed, and here no missing answer would tell.
         """
         with trio.fail_after(self._config.request_timeout):
-            async with await self._open(peer, addrs) as stream:
-                for message in messages:
-                    await stream.send_all(frame(encode(message)))
+            async with await self._open(peer) as stream:
+                await stream.send_all(messages)
 
-    async def _open(self, peer: PeerId, addrs: Sequence[bytes]) -> Stream:
+    async def _open(self, peer: PeerId, addrs: Sequence[bytes] = ()) -> Stream:
         host = self._host
         found = [] if host.connections(peer) else readable(addrs, peer) or host.peerstore.addrs(peer)
         if not found and not host.connections(peer):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 
 from ...peer_id import PeerId
+from ...wire.framing import frame
 from ._addrs import readable
-from ._codec import Message, MessageType, PeerInfo
+from ._codec import Message, MessageType, PeerInfo, encode
 from ._errors import NotStored, StoreBusy
 from ._lookup import UNREACHABLE
 from ._node import Node
@@ -39,20 +40,22 @@ async def announce(node: Node, keys: Iterable[bytes]) -> int:
     sweep, k, told = Sweep(keys), node.config.query.k, 0
     while (key := sweep.next()) is not None:
         own = _own_info(node, key)
-        closest = await node.lookups.closest(key)
-        region = sweep.found(closest, k)
-        for each in region:
-            _keep(node, each, own)
-        told += await _tell(node, closest, own, region)
+        servers = await node.lookups.responsible(key)
+        region = sweep.found(servers, k)
+        for start in range(0, len(region), _AT_ONCE):
+            batch = region[start : start + _AT_ONCE]
+            for each in batch:
+                _keep(node, each, own)
+            servers = await _tell(node, servers, own, batch)
+            told += len(servers) * len(batch)
     return told
 
 
 def _own_info(node: Node, key: bytes) -> PeerInfo:
-    host = node.host
-    addrs = tuple([addr.to_bytes() for addr in host.addrs])
+    addrs = node.config.reach.told(node.host.addrs)
     if not addrs:
         raise NotStored(key, "this host has no address at which it could be reached")
-    return PeerInfo(host.local_peer, addrs)
+    return PeerInfo(node.host.local_peer, addrs)
 
 
 def _keep(node: Node, key: bytes, own: PeerInfo) -> None:
@@ -70,19 +73,18 @@ def _keep(node: Node, key: bytes, own: PeerInfo) -> None:
         pass  # the others have it
 
 
-async def _tell(node: Node, peers: Sequence[PeerId], own: PeerInfo, keys: Sequence[bytes]) -> int:
+async def _tell(node: Node, peers: Sequence[PeerId], own: PeerInfo, keys: Sequence[bytes]) -> list[PeerId]:
+    """Announce ``keys`` to ``peers``; returns those who could be told."""
     messages = [Message(type=MessageType.ADD_PROVIDER, key=key, providers=(own,)) for key in keys]
-    told = 0
+    data = b"".join([frame(encode(message)) for message in messages])
+    told: list[PeerId] = []
 
     async def tell(peer: PeerId) -> None:
-        nonlocal told
-        for start in range(0, len(messages), _AT_ONCE):
-            batch = messages[start : start + _AT_ONCE]
-            try:
-                await node.messenger.tell(peer, batch)
-            except UNREACHABLE:
-                return
-            told += len(batch)
+        try:
+            await node.messenger.tell(peer, data)
+        except UNREACHABLE:
+            return
+        told.append(peer)
 
     async with trio.open_nursery() as nursery:
         for peer in peers:

@@ -147,6 +147,14 @@ class Namespaces:
         except DecodeError as exc:
             raise InvalidRecord(key, str(exc)) from exc
 
+    def is_valid(self, key: bytes, value: bytes, now: float) -> bool:
+        """Whether :meth:`validate` takes ``value``: what was valid when it came may have ended."""
+        try:
+            self.validate(key, value, now)
+        except InvalidRecord:
+            return False
+        return True
+
     def better(self, key: bytes, value: bytes, held: bytes, now: float) -> bool:
         """Whether ``value`` is to take the place of ``held``; both are valid."""
         return value != held and self.of(key).select(key, (held, value), now) == 1

@@ -9,8 +9,9 @@ Diversity. Identities are free, addresses are not: no more than a few peers of o
 even fewer in one bucket, so that a hundred thousand identities behind a few addresses are worth a few peers (case
 K6).
 
-Failures. One failure does not cost a peer its place, two in a row do; meanwhile it is not told to others. When this
-host itself is offline everybody fails, and the table still knows whom to ask afterwards.
+Failures. One failure does not cost a peer its place, two in a row do; meanwhile it is not told to others. So a moment
+in which this host itself is offline, and everybody fails, costs nobody his place; a longer one empties the table, and
+the bootstrap list is asked again.
 
 Source: libp2p/specs kad-dht, "Kademlia routing table"; the limits are go's.
 """
@@ -187,28 +188,39 @@ class RoutingTable:
 
     # --- who is near
 
-    def nearest(self, point: Point, count: int, *, healthy: bool = False) -> list[PeerId]:
+    def nearest(
+        self, point: Point, count: int, *, healthy: bool = False, without: PeerId | None = None
+    ) -> list[PeerId]:
         """The ``count`` peers nearest to ``point``, nearest first.
 
         Args:
             healthy: only those that answered when last asked.
+            without: somebody who is not meant.
         """
         # By what a bucket means: that of the point shares most bits with it, those beyond share as many as we do, and
         # those before ever fewer. So only a few buckets have to be sorted, and mostly small ones.
         index = common_prefix(self.point, point)
-        found = self._sorted(self._buckets[index : index + 1], point, healthy)
-        if len(found) < count:
-            found += self._sorted(self._buckets[index + 1 : self._deepest + 1], point, healthy)
-        for bucket in reversed(self._buckets[:index]):
+        found: list[PeerId] = []
+        for buckets in (
+            self._buckets[index : index + 1],
+            self._buckets[index + 1 : self._deepest + 1],
+            *([bucket] for bucket in reversed(self._buckets[:index])),
+        ):
             if len(found) >= count:
                 break
-            found += self._sorted([bucket], point, healthy)
-        return [entry.peer for entry in found[:count]]
+            entries = [entry for bucket in buckets for entry in bucket.entries.values()]
+            entries.sort(key=lambda entry: entry.point ^ point)
+            found += [each.peer for each in entries if each.peer != without and not (healthy and each.failures)]
+        return found[:count]
 
-    def _sorted(self, buckets: Sequence[_Bucket], point: Point, healthy: bool) -> list[Entry]:
-        entries = [entry for bucket in buckets for entry in bucket.entries.values() if not (healthy and entry.failures)]
-        entries.sort(key=lambda entry: entry.point ^ point)
-        return entries
+    def radius(self) -> int:
+        """The distance within which about half of ``bucket_size`` peers are, wherever one looks; 0 while that many are
+        not known.
+
+        Points are spread evenly, so what is around this host is what is to be expected elsewhere.
+        """
+        nearest = self.nearest(self.point, self.config.bucket_size)
+        return 0 if len(nearest) < self.config.bucket_size else (self._entries[nearest[-1]].point ^ self.point) // 2
 
     # --- keeping it fresh
 

@@ -31,7 +31,7 @@ from ._errors import StoreBusy
 from ._keyspace import point_of
 from ._records import InvalidRecord, Namespaces
 from ._routing_table import RoutingTable
-from ._store import Store
+from ._store import Store, StoredValue
 
 MAX_CONTENT_KEY = 80
 """Bytes of a key of the provider requests (go)."""
@@ -112,13 +112,13 @@ class Server:
 
     def _closer(self, key: bytes, asking: PeerId, now: float, *, target_too: bool = False) -> Iterable[bytes]:
         """The nearest peers to ``key`` that have addresses, encoded; who asks is not told of itself."""
-        nearest = self._table.nearest(point_of(key), self._table.config.bucket_size + 1, healthy=True)
+        count = self._table.config.bucket_size
+        nearest = self._table.nearest(point_of(key), count, healthy=True, without=asking)
         if target_too and (target := _peer(key)) is not None and target != asking:
             # Known or not, in the table or not: this is what is asked for. go takes peers into its table only when they
             # name themselves.
-            nearest = [target, *(peer for peer in nearest if peer != target)]
-        found = [self._encode(peer, now) for peer in nearest if peer != asking]
-        return [encoded for encoded in found if encoded][: self._table.config.bucket_size]
+            nearest = [target, *(peer for peer in nearest if peer != target)][:count]
+        return [encoded for peer in nearest if (encoded := self._encode(peer, now))]
 
     def _encode(self, peer: PeerId, now: float) -> bytes:
         """``peer`` as it stands in an answer; empty when no address of it is known."""
@@ -126,10 +126,10 @@ class Server:
         if kept is None or kept[0] <= now:
             own = peer == self._host.local_peer
             addrs = self._host.addrs if own else self._host.peerstore.addrs(peer)
-            told = [addr.to_bytes() for addr in addrs if self._config.reach.tells(addr)]
+            told = self._config.reach.told(addrs)
             if not told:
                 return b""  # not kept: whoever has just come is known a moment later
-            kept = self._encoded[peer] = (now + _FRESH, encode_closer(PeerInfo(peer, tuple(told))))
+            kept = self._encoded[peer] = (now + _FRESH, encode_closer(PeerInfo(peer, told)))
         return kept[1]
 
     # --- values
@@ -139,7 +139,7 @@ class Server:
             self._namespaces.of(request.key)
         except InvalidRecord as exc:
             raise self._refuse("namespace") from exc
-        held = self._store.value(request.key, wall)
+        held = self._held(request.key, wall)
         record = None
         if held is not None:
             record = Record(key=request.key, value=held.value, received=rfc3339(held.received))
@@ -160,14 +160,20 @@ class Server:
 
     def _against(self, record: Record, wall: float) -> str:
         """Why ``record`` is not kept; empty when it is."""
-        try:
-            self._namespaces.validate(record.key, record.value, wall)
-        except InvalidRecord:
+        if not self._namespaces.is_valid(record.key, record.value, wall):
             return "invalid record"
-        held = self._store.value(record.key, wall)
+        held = self._held(record.key, wall)
         if held is None or held.value == record.value:
             return ""
         return "" if self._namespaces.better(record.key, record.value, held.value, wall) else "older record"
+
+    def _held(self, key: bytes, wall: float) -> StoredValue | None:
+        """What is kept under ``key`` and still valid: it may have ended before its place here does."""
+        held, valid = self._store.value(key, wall), False
+        if held is not None:
+            with self._host.contain("record validator"):
+                valid = self._namespaces.is_valid(key, held.value, wall)
+        return held if valid else None
 
     def _keep(self, record: Record, wall: float) -> None:
         try:
@@ -183,7 +189,7 @@ class Server:
         self._check_content_key(request.key)
         providers: list[PeerInfo] = []
         for held in self._store.providers(request.key, wall):
-            addrs = held.addrs or tuple([addr.to_bytes() for addr in self._host.peerstore.addrs(held.peer)])
+            addrs = held.addrs or self._config.reach.told(self._host.peerstore.addrs(held.peer))
             providers.append(PeerInfo(held.peer, addrs))
         head = encode(Message(type=request.type, providers=tuple(providers)))
         return head + encode_closer_peers(self._closer(request.key, peer, now), MAX_SENT - len(head))
@@ -194,7 +200,7 @@ class Server:
         if own is None:
             self.count("refused: provider is not sender")
             return
-        addrs = readable(own.addrs, peer)
+        addrs = self._config.reach.told(readable(own.addrs, peer))
         if not addrs:
             self.count("refused: provider without address")
             return
@@ -202,7 +208,7 @@ class Server:
             kept = self._store.add_provider(
                 request.key,
                 peer,
-                sent([addr.to_bytes() for addr in addrs]),
+                sent(addrs),
                 addrs_expire=wall + self._config.provider_addrs_ttl,
                 expires=wall + self._config.provider_ttl,
             )

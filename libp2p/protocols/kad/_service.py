@@ -42,6 +42,8 @@ MAX_FOUND = 1000
 """Providers that one search yields."""
 _TEND_INTERVAL = 30.0
 """Seconds between two looks at what has ended."""
+_RETRY = 60.0
+"""Seconds until what nobody could be told is announced again."""
 _PINGED = 10
 """Silent peers that are asked for a sign of life at a time."""
 
@@ -82,6 +84,7 @@ class Kademlia(Service, Routing):
         self._clock = clock
         self._namespaces = Namespaces(self.config.validators)
         self._provided: dict[bytes, None] = {}
+        self._missed = trio.Event()
         self._serving: AbstractContextManager[object] | None = None
         self._running: Node | None = None
 
@@ -367,7 +370,7 @@ class Kademlia(Service, Routing):
         """Announce that this host has what ``keys`` stand for, now and every ``reprovide_interval``.
 
         Raises:
-            NotStored: no server took an announcement, or this host has no address. It will be tried again.
+            NotStored: no server took an announcement, or this host has no address. It is tried again once a minute.
             LimitExceeded: this host provides too much.
             ValueError: a key is empty or longer than 80 bytes.
         """
@@ -377,7 +380,13 @@ class Kademlia(Service, Routing):
         if len(self._provided) + len(wanted) > self.config.provided:
             raise LimitExceeded("provided", self.config.provided)
         self._provided.update(wanted)
-        if wanted and not await announce(node, wanted):
+        told = 0
+        try:
+            told = await announce(node, wanted)
+        finally:
+            if wanted and not told:
+                self._missed.set()
+        if wanted and not told:
             raise NotStored(next(iter(wanted)), "nobody took the announcement")
 
     def stop_providing(self, key: bytes) -> None:
@@ -411,12 +420,19 @@ class Kademlia(Service, Routing):
             yield receive
 
     async def _reprovide(self, node: Node) -> None:
+        """Announce everything again in time, and soon where nobody could be told."""
         while True:
-            await trio.sleep(self.config.reprovide_interval)
+            with trio.move_on_after(self.config.reprovide_interval):
+                await self._missed.wait()
+                await trio.sleep(_RETRY)
+            self._missed = trio.Event()
+            told = 0
             try:
-                await announce(node, self._provided)
+                told = await announce(node, self._provided)
             except NotStored:
-                pass  # no address at the moment; the next round may have one
+                pass  # no address at the moment
+            if self._provided and not told:
+                self._missed.set()
 
 
 @asynccontextmanager

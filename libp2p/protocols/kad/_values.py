@@ -23,8 +23,9 @@ async def put(node: Node, key: bytes, value: bytes) -> None:
     now = node.clock()
     node.namespaces.validate(key, value, now)
     held = node.store.value(key, now)
-    if held is not None and held.value != value and not node.namespaces.better(key, value, held.value, now):
-        raise InvalidRecord(key, "a better value is known here")
+    if held is not None and held.value != value and node.namespaces.is_valid(key, held.value, now):
+        if not node.namespaces.better(key, value, held.value, now):
+            raise InvalidRecord(key, "a better value is known here")
     node.store.put_value(key, value, now=now, expires=now + node.config.value_ttl)
     message = _put_message(key, value)
     taken = 0
@@ -37,12 +38,12 @@ async def put(node: Node, key: bytes, value: bytes) -> None:
             return
         taken += 1
 
-    closest = await node.lookups.closest(key)
+    servers = await node.lookups.responsible(key)
     async with trio.open_nursery() as nursery:
-        for peer in closest:
+        for peer in servers:
             nursery.start_soon(put_to, peer)
     if not taken:
-        raise NotStored(key, f"none of {len(closest)} peers took it")
+        raise NotStored(key, f"none of {len(servers)} peers took it")
 
 
 class ValueSearch:
@@ -83,7 +84,7 @@ class ValueSearch:
         self.asked = query.asked
         if self.best is not None:
             # Those with nothing are told only if they are among the nearest, where it will be looked for.
-            nearest = set(query.closest())
+            nearest = set(query.responsible())
             outdated = [
                 peer
                 for peer, value in self._holders.items()
@@ -107,9 +108,7 @@ class ValueSearch:
 
     def _consider(self, value: bytes) -> bool:
         node, now = self._node, self._node.clock()
-        try:
-            node.namespaces.validate(self._key, value, now)
-        except InvalidRecord:
+        if not node.namespaces.is_valid(self._key, value, now):
             return False
         if self.best is None or node.namespaces.better(self._key, value, self.best, now):
             self.best = value

@@ -72,6 +72,8 @@ class IgdRouter:
 
     async def map(self, port: Port, *, wish: int, lifetime: int) -> Lease:
         """See :class:`libp2p.protocols.portmap.Router`."""
+        # First: what is mapped after that can be told, and given back.
+        self.external_ip = await self._ask_address()
         external = wish
         for left in reversed(range(PORTS_TRIED)):
             try:
@@ -81,7 +83,6 @@ class IgdRouter:
                 if not fault.is_conflict or not left:
                     raise RouterRefused(self.protocol, fault.code, fault.words) from fault
                 external = self._rng.randrange(1024, 65536)
-        self.external_ip = await self._ask_address()
         return Lease(port, self.external_ip, external, float(lifetime))
 
     async def _add(self, port: Port, external: int, lifetime: int) -> None:
@@ -97,6 +98,8 @@ class IgdRouter:
 
     async def unmap(self, lease: Lease) -> None:
         """See :class:`libp2p.protocols.portmap.Router`."""
+        if not await self._is_ours(lease):
+            return
         try:
             await self._act("DeletePortMapping", entry_arguments(lease.port, lease.external_port))
         except Fault as fault:
@@ -106,14 +109,17 @@ class IgdRouter:
     async def check(self, leases: Sequence[Lease]) -> bool:
         """See :class:`libp2p.protocols.portmap.Router`."""
         before, self.external_ip = self.external_ip, await self._ask_address()
-        if self.external_ip != before or not leases:
-            return self.external_ip == before
+        return self.external_ip == before and (not leases or await self._is_ours(leases[0]))
+
+    async def _is_ours(self, lease: Lease) -> bool:
+        """Whether the router's port still leads here, as far as it tells: it may be somebody else's by now."""
         try:
-            entry = entry_arguments(leases[0].port, leases[0].external_port)
+            entry = entry_arguments(lease.port, lease.external_port)
             found = await self._act("GetSpecificPortMappingEntry", entry)
         except Fault as fault:
             return fault.code != NO_SUCH_ENTRY  # some do not know this action
-        return found.get("NewInternalClient") == self.local_ip
+        place = found.get("NewInternalClient"), found.get("NewInternalPort")
+        return place == (self.local_ip, str(lease.port.number))
 
     async def _ask_address(self) -> str:
         try:

@@ -41,6 +41,7 @@ _log = logging.getLogger("libp2p.portmap")
 _TRANSPORTS = {transport.name.lower(): transport for transport in Transport}
 _USEFUL = (Scope.PUBLIC, Scope.PRIVATE)
 """External addresses that somebody may dial: a router behind another router has a private one."""
+_NOWHERE = "0.0.0.0"
 _SILENCE = 3
 """Requests in a row without an answer until the router counts as gone."""
 
@@ -213,12 +214,17 @@ class _Session:
         if due:
             self._error = None
         for port, wish in due:
+            # Whether it has been granted is not known when this is cancelled: then it is given back.
+            asked = Lease(port, _NOWHERE, wish, 0.0)
+            self._unwanted[asked] = None
             try:
                 lease = await self._router.map(port, wish=wish, lifetime=self._config.lifetime)
             except PortMappingError as exc:
+                del self._unwanted[asked]
                 self._failed(exc)
                 mappings.refused(port, trio.current_time())
             else:
+                del self._unwanted[asked]
                 self._silent = 0
                 mappings.granted(lease, trio.current_time())
         if self._error is not None and due and not mappings.leases(trio.current_time()):

@@ -29,6 +29,7 @@ from ._router import (
 )
 
 FLOODSUB: ProtocolId = "/floodsub/1.0.0"
+"""The protocol id of floodsub."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,10 @@ class Floodsub(Router):
             else:
                 actions.append(Authenticate(message))
         return actions
+
+    def knows(self, message: Message) -> bool:
+        """See :class:`Router`."""
+        return message.id in self._seen
 
     def authenticated(self, message: Message, now: float) -> list[Action]:
         """See :class:`Router`."""

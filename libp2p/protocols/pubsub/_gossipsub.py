@@ -68,9 +68,13 @@ from ._score import PeerScores
 from ._unwanted import Unwanted
 
 MESHSUB_10: ProtocolId = "/meshsub/1.0.0"
+"""The protocol id of gossipsub 1.0."""
 MESHSUB_11: ProtocolId = "/meshsub/1.1.0"
+"""The protocol id of gossipsub 1.1."""
 MESHSUB_12: ProtocolId = "/meshsub/1.2.0"
+"""The protocol id of gossipsub 1.2."""
 MESHSUB_13: ProtocolId = "/meshsub/1.3.0"
+"""The protocol id of gossipsub 1.3."""
 
 _VERSIONS = {FLOODSUB: 0, MESHSUB_10: 10, MESHSUB_11: 11, MESHSUB_12: 12, MESHSUB_13: 13}
 _MAX_IHAVES = 8
@@ -122,7 +126,8 @@ class Gossipsub(Router):
         self._topics = TopicTable(
             topics_per_peer=config.topics_per_peer, topic_bytes_per_peer=config.topic_bytes_per_peer
         )
-        self._mesh: dict[str, dict[PeerId, None]] = {}
+        # With what is kept of the peers: the hash of one is Python's work, and forwarding looks at all of a mesh.
+        self._mesh: dict[str, dict[PeerId, _Peer]] = {}
         self._fanout: ExpiringMap[str, dict[PeerId, None]] = ExpiringMap(config.fanout_topics)
         self._cache = MessageCache(
             windows=config.history,
@@ -220,8 +225,7 @@ class Gossipsub(Router):
             actions += self._hellos.receive(peer, control.extensions if control else ())
         if rpc.subscriptions:
             actions += self._take_subscriptions(peer, rpc, score, now)
-        for message in messages:
-            actions.append(self._take_message(peer, message, now))
+        actions += self._take_messages(peer, messages, now)
         if control is not None and known.version:
             actions += self._take_control(peer, known, control, score, now)
         if rpc.extensions and known.version >= 13:
@@ -249,14 +253,25 @@ class Gossipsub(Router):
                 self._graft(peer, change.topic, out, now)
         return actions + out.actions()
 
-    def _take_message(self, peer: PeerId, message: Message, now: float) -> Action:
-        pending = self._pending.get(message.id)
-        if pending is None and message.id not in self._seen:
-            return Authenticate(message)
-        if pending is not None:
-            pending.holders[peer] = None
-        self._score.duplicate(peer, message, now)
-        return Count("duplicates")
+    def _take_messages(self, peer: PeerId, messages: Iterable[Message], now: float) -> list[Action]:
+        actions: list[Action] = []
+        duplicates = 0
+        for message in messages:
+            pending = self._pending.get(message.id)
+            if pending is None and message.id not in self._seen:
+                actions.append(Authenticate(message))
+                continue
+            if pending is not None:
+                pending.holders[peer] = None
+            self._score.duplicate(peer, message, now)
+            duplicates += 1
+        if duplicates:
+            actions.append(Count("duplicates", duplicates))
+        return actions
+
+    def knows(self, message: Message) -> bool:
+        """See :class:`Router`."""
+        return message.id in self._seen
 
     def authenticated(self, message: Message, now: float) -> list[Action]:
         """See :class:`Router`. From here on others need not send it any more."""
@@ -273,8 +288,8 @@ class Gossipsub(Router):
             entry = encode_idontwant((message.id,))
             actions += [
                 SendControl(peer, entry)
-                for peer in self._mesh.get(message.topic, ())
-                if self._peers[peer].version >= 12
+                for peer, known in self._mesh.get(message.topic, {}).items()
+                if known.version >= 12
                 and peer != message.received_from
                 and not self._partials.gives(peer, message.topic)
             ]
@@ -300,8 +315,7 @@ class Gossipsub(Router):
             return []
         self._score.delivered(message, now)
         self._cache.put(message)
-        targets = [*self._always(message.topic, now), *self._mesh.get(message.topic, ())]
-        return [Deliver(message), *self._send(message, targets, pending.holders)]
+        return [Deliver(message), *self._send(message, self._targets(message.topic, now), pending.holders)]
 
     # --- messages of this host
 
@@ -312,7 +326,7 @@ class Gossipsub(Router):
             self._seen.add(message.id, now)
         self._cache.put(message)
         threshold = self._config.thresholds.publish
-        always = [*self._always(message.topic, now), *self._mesh.get(message.topic, ())]
+        targets = self._targets(message.topic, now)
         if self._config.flood_publish:
             found = self._topics.peers(message.topic)
             others = [peer for peer in found if self._score.score(peer, now) >= threshold]
@@ -320,10 +334,17 @@ class Gossipsub(Router):
             others = self._fill_up(message.topic, self._mesh[message.topic], now)
         else:
             others = list(self._fanout_of(message.topic, now))
-        return self._send(message, [*always, *others], {})
+        targets.update((peer, self._peers[peer]) for peer in others)
+        return self._send(message, targets, {})
+
+    def _targets(self, topic: str, now: float) -> dict[PeerId, _Peer]:
+        """Who gets every message of ``topic`` at once."""
+        targets = {peer: self._peers[peer] for peer in self._always(topic, now)}
+        targets.update(self._mesh.get(topic, {}))
+        return targets
 
     def _always(self, topic: str, now: float) -> list[PeerId]:
-        """Who gets every message of ``topic``: direct peers, and those that know no mesh."""
+        """Who gets every message of ``topic`` without being in its mesh: direct peers, and those that know none."""
         if not self._meshless:
             return []
         threshold, subscribers = self._config.thresholds.publish, self._topics.peers(topic)
@@ -333,7 +354,7 @@ class Gossipsub(Router):
             if peer in subscribers and (peer in self._direct or self._score.score(peer, now) >= threshold)
         ]
 
-    def _fill_up(self, topic: str, mesh: Mapping[PeerId, None], now: float) -> list[PeerId]:
+    def _fill_up(self, topic: str, mesh: Mapping[PeerId, object], now: float) -> list[PeerId]:
         """Others to publish to while a mesh is too small."""
         missing = self._config.degree - len(mesh)
         return sample(self._candidates(topic, mesh, self._config.thresholds.publish, now), missing, self._rng)
@@ -347,14 +368,14 @@ class Gossipsub(Router):
             self._fanout.put(topic, fanout, expires=now + self._config.fanout_ttl)
         return fanout
 
-    def _send(self, message: Message, targets: Iterable[PeerId], holders: Mapping[PeerId, None]) -> list[Action]:
-        wanting = dict.fromkeys(targets)
+    def _send(self, message: Message, targets: dict[PeerId, _Peer], holders: Mapping[PeerId, None]) -> list[Action]:
+        """To ``targets``, which are used up, except those that have it or do not want it."""
         for peer in holders:
-            wanting.pop(peer, None)
+            targets.pop(peer, None)
         if message.author is not None:
-            wanting.pop(message.author, None)
+            targets.pop(message.author, None)
         message_id = message.id
-        peers = tuple([peer for peer in wanting if message_id not in self._peers[peer].unwanted])
+        peers = tuple([peer for peer, known in targets.items() if message_id not in known.unwanted.until])
         if message.topic in self._partials:
             peers = tuple([peer for peer in peers if not self._partials.takes(peer, message.topic)])
         return [SendMessage(message, peers)] if peers else []
@@ -481,7 +502,7 @@ class Gossipsub(Router):
             return [Count("graft_not_subscribed"), self._prune(peer, topic, now)]
         if len(mesh) >= self._config.degree_high and not self._peers[peer].outbound:
             return [Count("graft_mesh_full"), self._prune(peer, topic, now, exchange=self._config.exchange)]
-        mesh[peer] = None
+        mesh[peer] = self._peers[peer]
         self._score.graft(peer, topic, now)
         return []
 
@@ -505,7 +526,7 @@ class Gossipsub(Router):
     # --- the mesh
 
     def _graft(self, peer: PeerId, topic: str, out: Outgoing, now: float) -> None:
-        self._mesh[topic][peer] = None
+        self._mesh[topic][peer] = self._peers[peer]
         self._score.graft(peer, topic, now)
         out.add(peer, encode_graft(topic))
 
@@ -542,14 +563,14 @@ class Gossipsub(Router):
             and not self._backoff.is_active(peer, topic, now, slack=self._config.backoff_slack)
         )
 
-    def _graftable(self, topic: str, mesh: Mapping[PeerId, None], now: float) -> list[PeerId]:
+    def _graftable(self, topic: str, mesh: Mapping[PeerId, object], now: float) -> list[PeerId]:
         return [
             peer
             for peer in self._candidates(topic, mesh, 0.0, now)
             if not self._backoff.is_active(peer, topic, now, slack=self._config.backoff_slack)
         ]
 
-    def _candidates(self, topic: str, without: Mapping[PeerId, None], threshold: float, now: float) -> list[PeerId]:
+    def _candidates(self, topic: str, without: Mapping[PeerId, object], threshold: float, now: float) -> list[PeerId]:
         """Peers of ``topic`` that know meshes, are not ``without`` nor direct, and have at least this score."""
         return [
             peer
@@ -654,11 +675,11 @@ class Gossipsub(Router):
         gossip = self._cache.gossip()
         for topic in dict.fromkeys((*gossip, *self._partials)):
             ids = gossip.get(topic, ())
-            known: Mapping[PeerId, None] = self._mesh.get(topic, {})
+            mesh = self._mesh.get(topic, {})
             candidates = [
                 peer
                 for peer in self._topics.peers(topic)
-                if peer not in known
+                if peer not in mesh
                 and peer not in self._direct
                 and self._peers[peer].version
                 and scores[peer] >= config.thresholds.gossip

@@ -111,7 +111,10 @@ async def _write(outbox: Outbox, stream: Stream) -> None:
         nursery.start_soon(_watch, outbox, stream, nursery.cancel_scope)
         outbox.send_nowait = stream.send_nowait
         while (batch := await outbox.next_batch()) is not None:
-            await stream.send_all(batch)
+            try:
+                stream.send_nowait(batch)
+            except trio.WouldBlock:
+                await stream.send_all(batch)
         outbox.send_nowait = None
         # Whoever reads to the end closes its side, too. Some (js) drop what is unread when the connection ends.
         await stream.send_eof()

@@ -4,9 +4,11 @@ Three lanes: subscriptions, of which only the newest of each topic is kept; cont
 messages. Whoever fills a lane never waits: a full lane refuses, and the caller counts what it drops. Only who publishes
 waits for room, with :meth:`Outbox.wait_for_room`.
 
-A message goes past its lane, straight to the stream, when nothing is before it and the stream takes it at once: the
-muxer joins what is written in one tick, and a task that is woken for each message would take longer than all the rest.
-Otherwise the writer takes everything that is there, as one piece for one ``send_all``.
+A message of this host goes past its lane, straight to the stream, when nothing is before it and the stream takes it at
+once: the muxer joins what is written in one tick, and a task that is woken for each message would take longer than all
+the rest. One that is forwarded waits until the writer has its turn, in the next tick. Whoever is near the peer sent it
+the message as well, and so the peer sends it here, too: by then it may have, and its own is dropped. The writer takes
+everything that is there, as one piece.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 import trio
-from trio.lowlevel import ParkingLot
+from trio.lowlevel import Abort, ParkingLot, RaiseCancelT, Task, current_task, reschedule, wait_task_rescheduled
 
 from ...errors import Libp2pError
 from ...wire.framing import frame
@@ -59,7 +61,10 @@ class Outbox:
         self._message_bytes = 0
         self.finished = False
         self._closed = False
-        self._writer = ParkingLot()
+        # Not a parking lot: it would take twice as long, and the writer is woken for each peer in nearly each tick.
+        self._writer: Task | None = None
+        # Whether the writer sleeps, or was woken and has had no turn yet: then it holds nothing.
+        self._writer_waits = False
         self._publishers = ParkingLot()
         self.stalled = False
         self.send_nowait: Callable[[bytes], None] | None = None
@@ -102,27 +107,40 @@ class Outbox:
         return self.add_message(self._serial, framed)
 
     def add_message(self, message_id: MessageId | int, framed: bytes) -> bool:
-        """Queue a message, already an RPC behind its length; False when there is no room.
+        """Send a message, already an RPC behind its length, or queue it; False when there is no room.
 
         One that is queued already is not queued twice.
         """
-        if self._writer and self._send_at_once(framed):
-            return True
+        return (self.is_empty and self._send_at_once(framed)) or self.forward(message_id, framed)
+
+    def forward(self, message_id: MessageId | int, framed: bytes) -> bool:
+        """As :meth:`add_message`, but in the next tick, unless it is taken back by :meth:`remove_messages`."""
         if message_id in self._messages:
             return True
-        if not self.has_room(len(framed)):
+        if not self.has_room(len(framed)) and not self._make_room(len(framed)):
             return False
         self._messages[message_id] = framed
         self._message_bytes += len(framed)
         self._wake_writer()
         return True
 
-    def _send_at_once(self, framed: bytes) -> bool:
-        """Write a message past the queues, if that is possible. For when the writer waits: it is not in the middle."""
-        if self.send_nowait is None or not self.is_empty:
+    def _make_room(self, size: int) -> bool:
+        """Send the messages that wait, if it is only for the writer's turn; whether there is room then.
+
+        They go ahead of subscriptions and control entries, which may do so, but not of what a stream begins with.
+        """
+        if self._messages and not self._hello and self._send_at_once(b"".join(self._messages.values())):
+            self._messages.clear()
+            self._message_bytes = 0
+            self._publishers.unpark_all()
+        return self.has_room(size)
+
+    def _send_at_once(self, data: bytes) -> bool:
+        """Write past the writer, if that is possible."""
+        if self.send_nowait is None or not self._writer_waits:
             return False
         try:
-            self.send_nowait(framed)
+            self.send_nowait(data)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError, Libp2pError):
             return False  # the writer waits, or meets the same fate and tries another stream
         self.stalled = False
@@ -153,7 +171,11 @@ class Outbox:
         while self.is_empty:
             if self.finished:
                 return None
-            await self._writer.park()
+            self._writer, self._writer_waits = current_task(), True
+            try:
+                await wait_task_rescheduled(self._abort_writer)
+            finally:
+                self._writer_waits = False
         parts = [frame(rpc) for rpc in self._take_news()]
         size = 0
         messages = self._messages
@@ -166,6 +188,10 @@ class Outbox:
             self.stalled = False
             self._publishers.unpark_all()
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _abort_writer(self, _: RaiseCancelT) -> Abort:
+        self._writer = None
+        return Abort.SUCCEEDED
 
     def _take_news(self) -> Iterator[bytes]:
         """RPCs of subscriptions and control entries, after what the stream has to begin with.
@@ -205,5 +231,6 @@ class Outbox:
         self._publishers.unpark_all()
 
     def _wake_writer(self) -> None:
-        if self._writer:
-            self._writer.unpark()
+        if self._writer is not None:
+            reschedule(self._writer)
+            self._writer = None

@@ -20,6 +20,7 @@ from ._mesh import Random, sample
 from ._router import Action
 
 RANDOMSUB: ProtocolId = "/randomsub/1.0.0"
+"""The protocol id of randomsub."""
 _DEGREE = 6
 """Peers that get a message, at least (go)."""
 

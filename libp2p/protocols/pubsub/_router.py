@@ -220,8 +220,12 @@ class Router(ABC):
         """
 
     @abstractmethod
+    def knows(self, message: Message) -> bool:
+        """Whether a copy of ``message`` was authenticated already, so that its own signature does not matter."""
+
+    @abstractmethod
     def authenticated(self, message: Message, now: float) -> list[Action]:
-        """``message`` is signed as it should be."""
+        """``message`` is signed as it should be, or known."""
 
     @abstractmethod
     def refused(self, message: Message, fault: Fault, now: float) -> list[Action]:

@@ -186,16 +186,15 @@ class PeerScores:
 
     def duplicate(self, peer: PeerId, message: Message, now: float) -> None:
         """Another copy came, from ``peer``."""
-        delivery = self._delivery(message.id, now)
-        if peer in delivery.peers:
-            return
-        if delivery.state is _State.UNKNOWN:
-            delivery.peers[peer] = None
-        elif delivery.state is _State.VALID:
-            delivery.peers[peer] = None
-            self._count_mesh(peer, message.topic, now - delivery.validated)
-        elif delivery.state is _State.INVALID:
+        delivery = self._deliveries.get(message.id) or self._delivery(message.id, now)
+        state, peers = delivery.state, delivery.peers
+        if state is _State.INVALID:
             self._count_invalid(peer, message.topic)
+        elif state is not _State.IGNORED:
+            count = len(peers)
+            peers[peer] = None
+            if state is _State.VALID and len(peers) > count:
+                self._count_mesh(peer, message.topic, now - delivery.validated)
 
     def delivered(self, message: Message, now: float) -> None:
         """A message was found valid: P2 for who brought it, P3 for all who brought it meanwhile."""

@@ -471,6 +471,7 @@ class Pubsub(Service):
     async def _take_rpc(self, link: Link, rpc: Rpc) -> None:
         decoded = [self._decode(link.peer, raw) for raw in rpc.publish]
         messages = [message for message in decoded if message is not None]
+        self._unqueue(link, [message.id for message in messages])  # it has them
         actions = self._router.receive_rpc(link.peer, rpc, messages, trio.current_time())
         for message in self._perform(actions):
             if message.received_from != link.peer:  # of an earlier copy that came to nothing
@@ -511,7 +512,8 @@ class Pubsub(Service):
     async def _examine(self, link: Link, message: Message) -> None:
         """Check the signature, then ask the validators."""
         _, signer = self._running()
-        fault = signer.check(message)
+        # Others had their turns since it came, and one may have brought a copy.
+        fault = None if self._router.knows(message) else signer.check(message)
         now = trio.current_time()
         if fault is not None:
             self._count(fault.value)
@@ -622,7 +624,8 @@ class Pubsub(Service):
             elif isinstance(action, DeliverPartial):
                 self._deliver_partial(action)
             elif isinstance(action, Unqueue):
-                self._unqueue(action)
+                if (link := self._links.get(action.peer)) is not None:
+                    self._unqueue(link, action.ids)
             elif isinstance(action, Connect):
                 self._connect(action)
             elif isinstance(action, PeerSubscribed):
@@ -637,7 +640,7 @@ class Pubsub(Service):
         framed = frame_publish(action.message.raw)
         links = [self._links.get(peer) for peer in action.peers]
         self._drop_outbound(
-            sum([link is None or not link.outbox.add_message(action.message.id, framed) for link in links])
+            sum([link is None or not link.outbox.forward(action.message.id, framed) for link in links])
         )
 
     def _send_control(self, action: SendControl) -> None:
@@ -661,9 +664,8 @@ class Pubsub(Service):
         peers = tuple([Exchanged(peer, record) for peer, record in known if record is not None])
         self._send_control(SendControl(action.peer, encode_prune(Prune(action.topic, action.backoff, peers))))
 
-    def _unqueue(self, action: Unqueue) -> None:
-        link = self._links.get(action.peer)
-        if link is not None and (removed := link.outbox.remove_messages(action.ids)):
+    def _unqueue(self, link: Link, ids: Iterable[MessageId]) -> None:
+        if removed := link.outbox.remove_messages(ids):
             self._count("not_wanted_any_more", removed)
 
     def _connect(self, action: Connect) -> None:

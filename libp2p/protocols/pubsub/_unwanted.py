@@ -16,22 +16,18 @@ class Unwanted:
 
     Args:
         config: how many are taken, and for how long.
+
+    Attributes:
+        until: the messages, and until which heartbeat each of them is not wanted; what ends first is first.
     """
 
-    __slots__ = ("_config", "_taken", "_until")
+    __slots__ = ("_config", "_taken", "until")
 
     def __init__(self, config: GossipsubConfig) -> None:
         self._config = config
         # IDONTWANTs since the heartbeat.
         self._taken = 0
-        # Until which heartbeat; what ends first is first.
-        self._until: dict[MessageId, int] = {}
-
-    def __contains__(self, message_id: MessageId) -> bool:
-        return message_id in self._until
-
-    def __len__(self) -> int:
-        return len(self._until)
+        self.until: dict[MessageId, int] = {}
 
     def take(self, entries: Iterable[Sequence[MessageId]], beat: int) -> tuple[tuple[MessageId, ...], int]:
         """The peer sent IDONTWANTs before heartbeat ``beat``. Returns what they say, and how much was left out."""
@@ -46,18 +42,18 @@ class Unwanted:
             left_out += len(entry) > config.idontwant_ids
             for message_id in entry[: config.idontwant_ids]:
                 ids.append(message_id)
-                self._until.pop(message_id, None)
-                self._until[message_id] = beat + config.idontwant_beats
+                self.until.pop(message_id, None)
+                self.until[message_id] = beat + config.idontwant_beats
         # What is kept is what one heartbeat may bring.
         room = config.idontwant_messages * config.idontwant_ids
-        for message_id in list(self._until)[: max(0, len(self._until) - room)]:
-            del self._until[message_id]
+        for message_id in list(self.until)[: max(0, len(self.until) - room)]:
+            del self.until[message_id]
         return tuple(ids), left_out
 
     def expire(self, beat: int) -> None:
         """Forget what ends with this heartbeat."""
         self._taken = 0
-        for message_id, until in tuple(self._until.items()):
+        for message_id, until in tuple(self.until.items()):
             if until > beat:
                 break
-            del self._until[message_id]
+            del self.until[message_id]

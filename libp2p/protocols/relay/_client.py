@@ -34,7 +34,7 @@ from ...abc import (
     Transport,
 )
 from ...addressing import is_relay, parse, split_peer
-from ...errors import ConnectionClosed, DecodeError, Libp2pError, RemoteProtocolError, TransportError
+from ...errors import ConnectionClosed, DecodeError, DialError, Libp2pError, RemoteProtocolError, TransportError
 from ...events import ConnectionEnded, ListenAddrsChanged, PeerIdentified, Reachability, ReachabilityChanged
 from ...peer_id import PeerId
 from ._codec import (
@@ -187,6 +187,8 @@ def _checked(host: Host, connection: Connection, answer: HopMessage, wall: float
             raise RemoteProtocolError(f"the voucher of a relay: {exc}") from exc
         if (voucher.relay, voucher.peer) != (relay, host.local_peer):
             raise RemoteProtocolError("a relay gave the voucher of somebody else's reservation")
+        if voucher.expiration <= wall:
+            raise RemoteProtocolError("a relay gave the voucher of a reservation that has ended")
     ways = [addr for addr in granted.addrs if not is_relay(addr) and split_peer(addr)[1] in (None, relay)]
     # A relay that knows no public address of its own (go) is at least where we have found it.
     addrs = [circuit_addr(relay, way) for way in ways] or [seen_through(connection)]
@@ -317,10 +319,7 @@ class RelayClient(Service):
         if relay in (peer, host.local_peer):
             raise TransportError(addr, "nobody is reached through himself")
         try:
-            await host.connect(relay, () if at is None else (at,))
-            connection = _direct(host, relay)
-            if connection is None:
-                raise ConnectionClosed("a relay cannot be reached through another relay")
+            connection = await self._reach(host, relay, at)
             stream = await connection.open_stream(*self._protocols)
             if stream.protocol == RELAY_V1:
                 status = await ask(stream, encode_v1(hop_v1(host.local_peer, peer)), decode_answer_v1)
@@ -390,6 +389,7 @@ class RelayClient(Service):
             raise (TransportError(addr, str(exc)) if exc.status is None else CircuitRefused(addr, exc.status)) from exc
         except _LOST as exc:
             raise TransportError(addr, f"the relay: {exc}") from exc
+        self._running(addr)  # or the host has closed meanwhile, and nobody would keep the reservation
         self._listeners.append(listener)
         listener.add(first)
         nursery.start_soon(self._keep, host, listener, scope, way, first)
@@ -480,8 +480,18 @@ class RelayClient(Service):
         self._failures[relay] = (failures + 1, trio.current_time() + pause)
 
     async def _reserve(self, host: Host, relay: PeerId, at: Multiaddr | None) -> Reservation:
-        await host.connect(relay, () if at is None else (at,))
+        await self._reach(host, relay, at)
         return await _reserve(host, relay, self._protocols, self._clock)
+
+    @staticmethod
+    async def _reach(host: Host, relay: PeerId, at: Multiaddr | None) -> Connection:
+        """Connect to a relay, also when it has come to us through another one, which is of no use here."""
+        given = () if at is None else (at,)
+        await host.connect(relay, given)
+        try:
+            return _direct(host, relay) or await host.connect_directly(relay, (*given, *host.peerstore.addrs(relay)))
+        except DialError as exc:
+            raise ConnectionClosed("a relay cannot be reached through another relay") from exc
 
     async def _hold(self, host: Host, listener: CircuitListener, held: Reservation) -> None:
         """Announce a reservation, and renew it, until it is lost."""

@@ -43,7 +43,9 @@ from ._reservations import Circuits, RelayLimits, Reservations
 from ._splice import splice
 
 HOP: ProtocolId = "/libp2p/circuit/relay/0.2.0/hop"
+"""The protocol id of circuit relay 2 between a peer and a relay."""
 STOP: ProtocolId = "/libp2p/circuit/relay/0.2.0/stop"
+"""The protocol id of circuit relay 2 between a relay and the peer to reach."""
 REQUEST_TIMEOUT = 15.0
 """Seconds that a peer has for its request (case R1; go gives it 60)."""
 STOP_TIMEOUT = 30.0

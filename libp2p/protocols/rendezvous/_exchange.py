@@ -11,6 +11,7 @@ from ...wire.framing import FrameBuffer
 from ._codec import Message, decode
 
 RENDEZVOUS: ProtocolId = "/rendezvous/1.0.0"
+"""The protocol id."""
 
 
 def open_record(data: bytes) -> tuple[PeerRecord, bool]:

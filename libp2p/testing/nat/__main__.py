@@ -14,7 +14,8 @@ from ._table import KINDS
 def main(argv: list[str] | None = None) -> int:
     """Make the network, print a line for each host, and carry packets."""
     parser = argparse.ArgumentParser(prog="python -m libp2p.testing.nat", description=__doc__)
-    parser.add_argument("hosts", nargs="+", metavar="NAME=KIND", help=f"kinds: {PUBLIC}, {', '.join(KINDS)}")
+    kinds_help = f"kinds: {PUBLIC}, {', '.join(KINDS)}; @NAME: behind the same NAT as an earlier host"
+    parser.add_argument("hosts", nargs="+", metavar="NAME=KIND", help=kinds_help)
     parser.add_argument("--latency", type=float, default=0.01, help="seconds that every packet takes (0.01)")
     args = parser.parse_args(argv)
     kinds = dict(given.partition("=")[::2] for given in args.hosts)

@@ -32,6 +32,7 @@ QUEUE = 4096
 """Packets under way at a time; more are lost."""
 MTU = 1500
 _BATCH = 64
+_FIRST_INSIDE = IPv4Address("10.0.0.2")
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
@@ -44,12 +45,13 @@ class Unavailable(Exception):
 
 
 def places(kinds: Mapping[str, str]) -> dict[str, Place]:
-    """Where to put hosts: each behind a NAT of its own, or on the public side.
+    """Where to put hosts: each behind a NAT of its own, or that of another host, or on the public side.
 
     The public addresses are such as the internet has: what filters private ones takes them for real.
 
     Args:
-        kinds: by the names of the hosts, ``public`` or one of :data:`KINDS`.
+        kinds: by the names of the hosts: ``public``, one of :data:`KINDS`, or ``@`` and the name of an earlier host, to
+            be behind the same NAT.
 
     Raises:
         ValueError: a kind is unknown, or there are too many hosts.
@@ -61,10 +63,13 @@ def places(kinds: Mapping[str, str]) -> dict[str, Place]:
         if kind == PUBLIC:
             found[name] = Place(ip=IPv4Address(f"7.{number}.0.1"))
         elif kind in KINDS:
-            nat = Nat(IPv4Address(f"5.{number}.0.1"), KINDS[kind])
-            found[name] = Place(ip=IPv4Address("10.0.0.2"), nat=nat)
+            found[name] = Place(ip=_FIRST_INSIDE, nat=Nat(IPv4Address(f"5.{number}.0.1"), KINDS[kind]))
+        elif kind[:1] == "@" and kind[1:] in found and (nat := found[kind[1:]].nat) is not None:
+            neighbours = sum(place.nat is nat for place in found.values())
+            found[name] = Place(ip=_FIRST_INSIDE + neighbours, nat=nat)
         else:
-            raise ValueError(f"there is no kind {kind!r}; there are {PUBLIC}, {', '.join(KINDS)}")
+            known = f"{PUBLIC}, {', '.join(KINDS)}, and @NAME for the NAT of an earlier host"
+            raise ValueError(f"there is no kind {kind!r}; there are {known}")
     return found
 
 

@@ -14,7 +14,9 @@ def line(text: str | bytes) -> bytes:
 
 
 HEADER = line("/multistream/1.0.0")
+"""What both sides say first."""
 NA = line("na")
+"""The answer to a protocol that is not served."""
 
 
 async def read_line(stream: trio.abc.ReceiveStream) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from itertools import count
 
+import trio
 from multiaddr import Multiaddr
 
 import libp2p
@@ -32,6 +33,7 @@ class Net:
     def __init__(self, stack: AsyncExitStack) -> None:
         self.network = MemoryNetwork(0)
         self.dials: list[str] = []
+        self.times: list[float] = []
         self._stack = stack
         self._names: Iterator[int] = count()
 
@@ -43,16 +45,14 @@ class Net:
         return await self._stack.enter_async_context(host)
 
     def dialer(self, ip: str, *, dial_queue: int = 8) -> Callable[[], AbstractAsyncContextManager[Host]]:
-        """Makes hosts that dial from ``ip``, and remembers what."""
+        """Makes hosts that dial from ``ip``, and remembers what and when."""
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Host]:
             transport = Memory(self.network, f"dialer-{next(self._names)}", ip=ip)
             limits = LimitsConfig(dial_queue=dial_queue)
             config = libp2p.HostConfig(strict=True, swarm=SwarmConfig(limits=limits))
-            async with libp2p.open_host(
-                transports=[transport], gater=_Remembering(self.dials), config=config
-            ) as dialer:
+            async with libp2p.open_host(transports=[transport], gater=_Remembering(self), config=config) as dialer:
                 yield dialer
 
         return opened
@@ -65,11 +65,12 @@ class Net:
 
 
 class _Remembering(Gater):
-    def __init__(self, dials: list[str]) -> None:
-        self._dials = dials
+    def __init__(self, net: Net) -> None:
+        self._net = net
 
     def dial_addr(self, peer: object, addr: object) -> bool:
-        self._dials.append(str(addr))
+        self._net.dials.append(str(addr))
+        self._net.times.append(trio.current_time())
         return True
 
 

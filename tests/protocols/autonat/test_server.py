@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import trio
@@ -33,6 +36,7 @@ from libp2p.protocols.autonat._codec import (
 from libp2p.protocols.autonat._exchange import Messages
 from libp2p.protocols.relay import RelayClient, RelayLimits, RelayServer
 from libp2p.testing.keys import seeded_key
+from libp2p.transports.memory import Wire
 
 from .nodes import CLIENT, Firewall, Net, net, server_ip
 
@@ -280,6 +284,45 @@ async def test_r5_one_victim_is_dialled_once_in_ten_seconds() -> None:
         assert len(found.dials) == 1
         assert sorted(paid > 0 for _, paid in answers) == [False] * 9 + [True]
         assert [answer for answer, paid in answers if not paid] == [REJECTED] * 9
+
+
+async def test_r5_who_pays_slowly_and_who_pays_at_once() -> None:
+    """Requests that are ten seconds apart must not become dials at one moment."""
+    async with net() as found:
+        client, server = await two(found)
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                pause = 0.0 if number % 2 else 0.7
+                nursery.start_soon(partial(ask_2, client, server, ELSEWHERE, chunk=8000, pause=pause))
+                await trio.sleep(10.1)
+        assert len(found.times) > 1
+        assert min(later - earlier for earlier, later in pairwise(found.times)) >= 10
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(60, marks=[pytest.mark.bar_n, pytest.mark.limit(300)])])
+async def test_r5_many_servers_and_one_victim(count: int) -> None:
+    """Whoever fires them all at once has sent much more than arrives there, and it does not arrive at once."""
+    async with net() as found:
+        servers = [await found.server(number) for number in range(count)]
+        attacker, victim = await found.open("attacker", ip=CLIENT), await found.open("victim", ip="50.0.0.1")
+        attacker_node, victim_node = found.network.nodes[-2:]
+        sent: Counter[str] = Counter()
+
+        def watch(wire: Wire, piece: bytes) -> None:
+            sent["by the attacker"] += len(piece) * (wire.source == attacker_node)
+            sent["to the victim"] += len(piece) * (wire.target == victim_node)
+
+        async def fire(server: RunningHost) -> None:
+            await attacker.connect(server.addrs[0])
+            await ask_2(attacker, server, ELSEWHERE)
+
+        with found.network.tap(watch):
+            async with trio.open_nursery() as nursery:
+                for server in servers:
+                    nursery.start_soon(fire, server)
+        assert found.dials == [ELSEWHERE] * count and not victim.connections()
+        assert 0 < sent["to the victim"] * 20 < sent["by the attacker"]
+        assert max(found.times) - min(found.times) > 1
 
 
 async def test_av9_limits() -> None:

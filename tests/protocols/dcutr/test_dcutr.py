@@ -104,6 +104,18 @@ async def test_r4_three_tries_and_the_relay_stays() -> None:
         assert 'side="receiver",num_attempts="3",outcome="failed"' in render(net.ann.measure())
 
 
+async def test_d6_a_refusal_does_not_shorten_a_try() -> None:
+    """A NAT may answer for the host behind it. The other side goes on with its try, and would take no other one."""
+    async with pair(ann=Dcutr, ben=Dcutr) as net:
+        usual = net.walls.let_in
+        net.walls.refusing = {ANN}
+        net.walls.let_in = (  # type: ignore[method-assign]
+            lambda source, target: (len(net.tried(ANN)) == 3 or RELAY in (source, target)) and usual(source, target)
+        )
+        event = await punched(net)
+        assert event.tries == 3 and event.connection is not None, event.reason
+
+
 async def test_d7_new_streams_move_and_old_ones_stay() -> None:
     async with pair(ann=Dcutr, ben=Dcutr) as net:
         net.ben.handle(ECHO, echo, allow_limited=True)

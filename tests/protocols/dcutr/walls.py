@@ -11,6 +11,7 @@ from multiaddr import Multiaddr
 
 from libp2p.abc import RawConnection, SecureMuxedConnection, Service
 from libp2p.addressing import host_port
+from libp2p.errors import TransportError
 from libp2p.host import HostConfig, RunningHost, open_host
 from libp2p.muxers.yamux import Yamux
 from libp2p.peer_id import PeerId
@@ -37,6 +38,8 @@ class Walls:
 
     behind: set[str] = field(default_factory=set)
     open: list[tuple[str, str]] = field(default_factory=list)
+    refusing: set[str] = field(default_factory=set)
+    """Who answers a dial that is not let in by a refusal, in place of silence."""
     sent: list[tuple[float, str, str, str]] = field(default_factory=list)
     """Time, who, ``dial`` or ``punch``, and where to."""
 
@@ -67,6 +70,8 @@ class Walled(Memory):
         with self._walls.opened(self.ip, target, "dial"):
             while not self._walls.let_in(self.ip, target):
                 await trio.sleep(AGAIN)
+                if target in self._walls.refusing:
+                    raise TransportError(addr, "refused")
             return await super().dial(addr, peer=peer)
 
     async def punch(self, addr: Multiaddr, *, peer: PeerId) -> RawConnection | SecureMuxedConnection:

@@ -137,6 +137,71 @@ def test_k6_a_group_gets_few_candidates_in() -> None:
     assert query.next(0.0) == BY_DISTANCE[:2]
 
 
+def test_k7_a_liar_does_not_fill_the_groups_of_others() -> None:
+    """K7: peers that it made up, said to be where the honest are, and nobody is there."""
+    honest, near, far, liar = BY_DISTANCE[5:7], BY_DISTANCE[:4], BY_DISTANCE[150:160], BY_DISTANCE[100]
+    query = make(liar, BY_DISTANCE[101], paths=1, per_group=2, alpha=2)
+    assert query.next(0.0) == [liar, BY_DISTANCE[101]]
+    query.answered(liar, [(each, (b"g",)) for each in (*far, *near)])
+    assert query.next(0.0) == near[:1]
+    query.answered(BY_DISTANCE[101], [(each, (b"g",)) for each in honest])
+    for fake in near:
+        query.failed(fake)
+        assert query.next(0.0)
+    for each in honest:
+        query.answered(each)
+    assert query.closest(2) == honest
+
+
+def test_k7_who_is_passed_over_gives_its_place_back() -> None:
+    """K7: others of its group are asked, and it counts again when it answers after all."""
+    query = make(BY_DISTANCE[100], paths=1, per_group=1, patience=2.0)
+    query.next(0.0)
+    query.answered(BY_DISTANCE[100], [(each, (b"g",)) for each in BY_DISTANCE[:2]])
+    assert query.next(0.0) == BY_DISTANCE[:1]
+    assert query.next(1.0) == []
+    assert query.next(2.0) == BY_DISTANCE[1:2]
+    query.failed(BY_DISTANCE[1])
+    query.answered(BY_DISTANCE[0])
+    assert query.closest(1) == BY_DISTANCE[:1]
+
+
+def test_k6_where_an_answer_comes_from_counts_and_not_what_was_said() -> None:
+    """K6: identities behind one address, each said to be somewhere else."""
+    query = make(BY_DISTANCE[100], paths=1, per_group=2, k=4)
+    query.next(0.0)
+    query.answered(BY_DISTANCE[100], [(each, (b"%d" % number,)) for number, each in enumerate(BY_DISTANCE[:4])])
+    assert query.next(0.0) == BY_DISTANCE[:4]
+    for each in BY_DISTANCE[:4]:
+        query.answered(each, plain(BY_DISTANCE[50]), (b"g",))
+    assert query.closest() == [*BY_DISTANCE[:2], BY_DISTANCE[100]]
+    query.revive(BY_DISTANCE[3])
+    assert query.next(0.0) == [BY_DISTANCE[50]]
+
+
+def test_k7_whoever_names_a_peer_first_does_not_put_it_among_too_many() -> None:
+    """K7: a liar says that an honest peer is where others have all the places."""
+    query = make(BY_DISTANCE[100], BY_DISTANCE[101], paths=1, per_group=1)
+    query.next(0.0)
+    query.answered(BY_DISTANCE[100], [(BY_DISTANCE[0], (b"g",)), (BY_DISTANCE[1], (b"g",))])
+    assert query.next(0.0) == BY_DISTANCE[:1]
+    query.answered(BY_DISTANCE[0])
+    assert query.next(0.0) == []
+    query.answered(BY_DISTANCE[101], [(BY_DISTANCE[0], (b"h",)), (BY_DISTANCE[1], (b"h",))])
+    assert query.next(0.0) == BY_DISTANCE[1:2]
+
+
+def test_k7_everybody_within_the_radius_is_asked() -> None:
+    """K7: who was mined around a key takes nobody's place."""
+    radius = (point_of(bytes(BY_DISTANCE[8])) ^ TARGET) + 1
+    query = Query(TARGET, LOCAL, plain(*BY_DISTANCE[:20]), QueryConfig(k=4, paths=1, beta=1), radius=radius)
+    while not query.finished:
+        for each in query.next(0.0):
+            query.answered(each)
+    assert query.closest() == BY_DISTANCE[:4]
+    assert query.responsible() == BY_DISTANCE[:9]
+
+
 def test_k8_endless_nearer_peers() -> None:
     """K8: a liar that always names nearer peers costs a bounded number of questions."""
     rng = random.Random(1)

@@ -176,6 +176,15 @@ def test_a_refused_peer_does_not_wait() -> None:
     assert table.remove(a) is None
 
 
+def test_k7_the_radius_holds_half_a_bucket_wherever_one_looks() -> None:
+    """K7: half of k, so that in peace nobody is asked for it."""
+    assert filled(19).radius() == 0
+    radius = filled(1000).radius()
+    points = [point_of(bytes(peer(number))) for number in range(1, 1001)]
+    inside = [sum([point ^ target < radius for point in points]) for target in points[:200]]
+    assert 6 <= sum(inside) / len(inside) <= 14
+
+
 # --- keeping it fresh -------------------------------------------------------------------------------------------------
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import trio
 
+from libp2p.addressing import parse
 from libp2p.crypto.keys import unmarshal_public_key
 from libp2p.errors import DialError, LimitExceeded
+from libp2p.events import Reachability
+from libp2p.peer_id import PeerId
 from libp2p.protocols.kad import KAD, InvalidRecord, KadConfig, Kademlia, LookupStep, Mode, NotFound, NotStored, Reach
+from libp2p.protocols.kad._codec import MAX_ANSWER, Message, MessageType, decode, encode
+from libp2p.protocols.kad._members import reached_at
 from libp2p.protocols.kad._values import MAX_CORRECTIONS
 from libp2p.records.ipns import IpnsRecord, open_record, rfc3339
+from libp2p.testing.keys import seeded_key
 from libp2p.transports.memory import MemoryNetwork
+from libp2p.wire.framing import FrameBuffer, frame
 
 from .networks import dht, open_node
+
+SOMEBODY = PeerId.from_key(seeded_key("somebody").public_key)
 
 
 async def test_two_nodes() -> None:
@@ -162,6 +173,59 @@ async def test_kd11_providers_end_and_are_announced_again() -> None:
             assert [peer async for peer in providers] == []
 
 
+async def test_what_nobody_took_is_announced_again_soon() -> None:
+    """KD11: not after 22 hours only."""
+    network = MemoryNetwork(0)
+    async with open_node(network, "a") as a, open_node(network, "b") as b:
+        with pytest.raises(NotStored):
+            await a.kad.provide(b"content")
+        await a.host.connect(b.host.addrs[0])
+        await trio.sleep(70)
+        assert [each.peer for each in b.kad._node().store.providers(b"content", trio.current_time())] == [a.peer]
+
+
+async def test_i9_only_addresses_of_the_network_are_announced() -> None:
+    """I9: nobody on the internet is told where in his home network a provider is."""
+    network, public = MemoryNetwork(0), parse("/ip4/7.7.7.7/tcp/4001")
+    async with (
+        open_node(network, "server", ip="8.8.8.8", reach=Reach.PUBLIC) as server,
+        open_node(network, "home", ip="192.168.1.7", reach=Reach.PUBLIC, bootstrap=[server.host.addrs[0]]) as home,
+    ):
+        await trio.sleep(5)
+        with pytest.raises(NotStored, match="no address"):
+            await home.kad.provide(b"content")
+        home.host.set_mapped_addrs([public])
+        await home.kad.provide(b"content")
+        await trio.sleep(1)
+        (held,) = server.kad._node().store.providers(b"content", trio.current_time())
+        assert held.addrs == (public.to_bytes(),)
+
+
+async def test_kd8_a_value_that_has_ended_is_not_in_the_way_of_the_next() -> None:
+    """KD8: a name's record ends before its place with servers does; whoever lost count begins again."""
+    async with dht(2) as (a, b):
+        key, ends = b"/ipns/" + bytes(a.peer), trio.current_time() + 60
+        for sequence, validity in ((5, ends), (1, ends + 1000)):
+            record = IpnsRecord(name=a.peer, value=b"/ipfs/x", sequence=sequence, validity=rfc3339(validity))
+            await a.kad.put_value(key, record.seal(a.host.private_key))
+            assert open_record(await b.kad.get_value(key), a.peer).sequence == sequence
+            await trio.sleep(100)
+        b.kad._node().store.put_value(key, b"nonsense", now=0.0, expires=1e9)
+        async with await a.host.open_stream(b.peer, KAD) as stream:
+            await stream.send_all(frame(encode(Message(type=MessageType.GET_VALUE, key=key))))
+            (answer,) = FrameBuffer(MAX_ANSWER).receive_data(await stream.receive_some())
+        assert decode(answer).record is None
+
+
+def test_k6_where_a_relay_is_says_nothing_of_those_behind_it() -> None:
+    """K6: or whoever has a relay without limits would have as many places in a table as he likes."""
+    direct = parse("/ip4/8.8.8.8/tcp/1")
+    relayed = parse(f"/ip4/9.9.9.9/tcp/1/p2p/{SOMEBODY}/p2p-circuit")
+    connections = [SimpleNamespace(remote_addr=addr) for addr in (direct, relayed)]
+    host = SimpleNamespace(connections=lambda peer: connections)
+    assert reached_at(host, SOMEBODY) == [direct]  # type: ignore[arg-type]
+
+
 async def test_what_is_provided_is_bounded() -> None:
     async with dht(2, provided=3) as (a, _):
         await a.kad.provide_many([b"1", b"2", b"3"])
@@ -191,19 +255,26 @@ async def test_announcements_reach_servers_that_close_a_stream_after_each_answer
         assert [each.peer for each in b.kad._node().store.providers(b"content", trio.current_time())] == [a.peer]
 
 
-async def test_kd4_a_node_without_address_is_a_client_until_it_has_one() -> None:
-    """KD4: it tells connected peers by identify push, and gets into their tables."""
-    network = MemoryNetwork(0)
+async def test_kd4_a_node_is_a_server_while_it_can_be_reached() -> None:
+    """KD4: it tells connected peers by identify push, and gets into their tables and out of them."""
+    network, public = MemoryNetwork(0), parse("/ip4/9.9.9.9/tcp/4001")
     async with (
         open_node(network, "a", ip="8.8.8.8", reach=Reach.PUBLIC) as a,
-        open_node(network, "b", reach=Reach.PUBLIC, bootstrap=[a.host.addrs[0]]) as b,
+        open_node(network, "b", ip="192.168.1.7", reach=Reach.PUBLIC, bootstrap=[a.host.addrs[0]]) as b,
     ):
         await trio.sleep(5)
         assert a.kad.serving
+        assert a.host.connections(b.peer)
         assert not b.kad.serving
         assert b.peer not in a.kad.table
-        await b.host.listen("/memory/0")
+        b.host.set_mapped_addrs([public])
+        await trio.sleep(5)
+        assert b.kad.serving
+        assert b.peer in a.kad.table
+        b.host.judge({public: Reachability.PRIVATE})
+        await trio.sleep(5)
         assert not b.kad.serving
+        assert b.peer not in a.kad.table
 
 
 async def test_kd4_mode_by_hand() -> None:

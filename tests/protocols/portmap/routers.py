@@ -52,6 +52,7 @@ class FakeRouter:
         shift: what it adds to the external port that is wished for.
         upnp_fault: by action, the error code to answer with.
         lose: datagrams to ignore before the next answer.
+        mute: whether it does not say that it has mapped something.
         log: what it was asked for.
         raw_upnp: what it sends in place of each answer over HTTP.
         raw_udp: what it sends in front of each answer over UDP.
@@ -68,6 +69,7 @@ class FakeRouter:
     shift: int = 0
     upnp_fault: dict[str, int] = field(default_factory=dict)
     lose: int = 0
+    mute: bool = False
     log: list[str] = field(default_factory=list)
     raw_upnp: bytes | None = None
     raw_udp: list[bytes] = field(default_factory=list)
@@ -84,6 +86,11 @@ class FakeRouter:
         self.log.append(what)
         self.news.set()
         self.news = trio.Event()
+
+    @property
+    def _has_mapped(self) -> bool:
+        """Whether it has just done what it does not say."""
+        return self.mute and self.log[-1:] in (["map TCP"], ["map UDP"])
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something the router was asked for makes ``condition`` true."""
@@ -105,7 +112,7 @@ class FakeRouter:
                 self.lose -= 1
                 continue
             answer = self._answer_udp(data, source[0])
-            if answer is not None:
+            if answer is not None and not self._has_mapped:
                 for junk in self.raw_udp:
                     await sock.sendto(junk, source)
                 await sock.sendto(answer, source)
@@ -180,7 +187,10 @@ class FakeRouter:
     async def serve_http(self, stream: trio.SocketStream) -> None:
         async with stream:
             try:
-                await stream.send_all(self._answer_http(await self._request(stream)))
+                answer = self._answer_http(await self._request(stream))
+                if self._has_mapped:
+                    await trio.sleep_forever()
+                await stream.send_all(answer)
             except trio.BrokenResourceError:
                 pass
 
@@ -229,6 +239,7 @@ class FakeRouter:
         if held is None:
             return 714
         if name == "GetSpecificPortMappingEntry":
+            self.note("entry")
             return {"NewInternalPort": str(held.port), "NewInternalClient": held.client}
         assert name == "DeletePortMapping"
         del self.mappings[key]

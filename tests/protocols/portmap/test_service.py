@@ -34,8 +34,9 @@ from tests.protocols.portmap.routers import EXTERNAL, LOOPBACK, FakeRouter, Mapp
 pytestmark = pytest.mark.sockets
 # Patient where an answer will come, impatient where none will.
 CONFIG = PortMapConfig(
-    search_timeout=10.0, request_timeout=10.0, head_start=0.05, first_retry=0.05, max_retry=0.05, min_renewal=0.05
-)
+    search_timeout=10.0, request_timeout=10.0, head_start=0.05, first_retry=0.05, max_retry=0.05, min_renewal=0.05,
+    farewell=10.0,
+)  # fmt: skip
 HASTY = replace(CONFIG, search_timeout=0.3, request_timeout=0.3)
 ALL = ["pcp", "nat-pmp", "upnp"]
 NAMES = {"pcp": "PCP", "nat-pmp": "NAT-PMP", "upnp": "UPnP"}
@@ -88,6 +89,16 @@ async def test_a_port_is_mapped_announced_and_given_back(way: str) -> None:
             announced = [str(addr) for addr in host.addrs]
             assert f"/ip4/{EXTERNAL}/tcp/{inside}/p2p/{host.local_peer}" in announced
             assert "libp2p_portmap_leases 1" in render(list(service.measure()))
+        assert router.mappings == {}
+
+
+@WAYS
+async def test_what_is_not_answered_yet_is_given_back_too(way: str) -> None:
+    """The host closes after its question and before the router's answer."""
+    async with open_router(way) as router:
+        router.mute = True
+        async with mapped(router):
+            await router.until(lambda: bool(router.mappings))
         assert router.mappings == {}
 
 
@@ -325,15 +336,25 @@ async def test_upnp_faults_elsewhere() -> None:
         assert not isinstance(found, PortMappingError)
         lease = await found.map(Port(Transport.TCP, 4001), wish=4001, lifetime=60)
         assert await found.check([lease])
+        for elsewhere in (Mapping("192.168.1.9", 4001, 0), Mapping(LOOPBACK, 4002, 0)):
+            router.mappings["TCP", 4001] = elsewhere  # somebody has taken it since
+            assert not await found.check([lease])
+            await found.unmap(lease)
+            assert router.mappings == {("TCP", 4001): elsewhere}
         router.mappings.clear()
         assert not await found.check([lease])
         await found.unmap(lease)  # it is gone already, which is what was wanted
+        router.upnp_fault["GetSpecificPortMappingEntry"] = 401  # some do not know it
+        await found.unmap(lease)
         router.upnp_fault["DeletePortMapping"] = 606
         with pytest.raises(RouterRefused):
             await found.unmap(lease)
         router.upnp_fault["GetExternalIPAddress"] = 501
         with pytest.raises(RouterRefused):
             await found.check([lease])
+        with pytest.raises(RouterRefused):
+            await found.map(Port(Transport.TCP, 4001), wish=4001, lifetime=60)
+        assert router.mappings == {}, "a port is open that nobody can be told of"
         router.upnp_fault.clear()
         router.external = ""
         with pytest.raises(RouterRefused, match="no address itself"):

@@ -770,7 +770,7 @@ def test_g12_3_it_holds_for_three_heartbeats() -> None:
     assert receivers(accept(gossip, message(2))) == {B, C}
     assert receivers(accept(gossip, message(3))) == {C}
     beat(gossip, 2, now=4.0)
-    assert not gossip._peers[B].unwanted
+    assert not gossip._peers[B].unwanted.until
 
 
 def test_g4_idontwant_flood() -> None:
@@ -781,13 +781,13 @@ def test_g4_idontwant_flood() -> None:
         ids = [b"%d %d" % (number, index) for index in range(11)]
         left_out += counts(control(gossip, A, encode_idontwant(ids))).get("idontwant_left_out", 0)
     assert left_out == 1001
-    assert len(gossip._peers[A].unwanted) == 10_000
+    assert len(gossip._peers[A].unwanted.until) == 10_000
     beat(gossip)
     for number in range(1000):
         control(gossip, A, encode_idontwant([b"more %d" % number]), now=1.5)
-    assert len(gossip._peers[A].unwanted) == 10_000
+    assert len(gossip._peers[A].unwanted.until) == 10_000
     beat(gossip, 3, now=2.0)
-    assert not gossip._peers[A].unwanted
+    assert not gossip._peers[A].unwanted.until
 
 
 # --- direct peers -----------------------------------------------------------------------------------------------------

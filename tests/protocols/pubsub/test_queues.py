@@ -132,6 +132,30 @@ async def test_what_the_stream_does_not_take_waits(failure: Exception) -> None:
         assert (batches, stream.sent) == ([b"one"], [b"three"])
 
 
+async def test_what_is_forwarded_waits_for_the_writer() -> None:
+    box = outbox()
+    async with writing(box) as (stream, batches):
+        for data in (b"1", b"2", b"3"):
+            assert box.forward(data, data)
+        assert box.remove_messages([b"2"]) == 1  # the peer has sent it meanwhile
+        await wait_all_tasks_blocked()
+        assert (batches, stream.sent) == ([b"13"], [])
+
+
+async def test_a_burst_does_not_wait_for_the_writer() -> None:
+    box = outbox(max_messages=2)
+    async with writing(box) as (stream, batches):
+        assert box.add_control(b"\x1a\x00")
+        for data in (b"1", b"2", b"3", b"4", b"5"):
+            assert box.forward(data, data)
+        assert stream.sent == [b"12", b"34"]
+        await wait_all_tasks_blocked()
+        assert [batch[-1:] for batch in batches] == [b"5"]
+        box.greet(b"\x32\x00")  # which nothing may overtake
+        assert [box.forward(data, data) for data in (b"6", b"7", b"8")] == [True, True, False]
+        assert stream.sent == [b"12", b"34"]
+
+
 async def test_no_message_overtakes_what_waits() -> None:
     box = outbox()
     async with writing(box) as (stream, batches):

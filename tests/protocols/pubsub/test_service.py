@@ -22,7 +22,9 @@ from libp2p.protocols.pubsub import (
     TopicPeerJoined,
     TopicPeerLeft,
 )
-from libp2p.protocols.pubsub._codec import Rpc, Subscription
+from libp2p.protocols.pubsub._codec import MessageId, Rpc, Subscription
+from libp2p.protocols.pubsub._router import Fault
+from libp2p.protocols.pubsub._signing import Signer
 from libp2p.testing import memory_network
 from tests.protocols.pubsub.networks import Services, raw_peers, rpc_of, subscribed
 from tests.protocols.waiting import settled
@@ -77,6 +79,40 @@ async def test_ps12_the_author_does_not_get_its_own_back() -> None:
         await messages.receive()
         await settled()
         assert author.published == []
+
+
+async def test_who_sends_a_message_in_the_same_moment_does_not_get_it() -> None:
+    async with raw_peers(3) as (_, pubsub, messages, (author, *peers)):
+        assert messages is not None
+        for peer in peers:
+            await peer.subscribe("t")
+        await pubsub.wait_for_peers("t", 2)
+        raw = author.signed(b"x")
+        for peer in peers:
+            assert peer.stream is not None
+            peer.stream.send_nowait(rpc_of(raw))
+        await settled()
+        assert messages.receive_nowait().data == b"x"
+        assert [peer.published for peer in peers] == [[], []]
+        assert pubsub.metrics()["duplicates"] == pubsub.metrics()["not_wanted_any_more"] == 1
+
+
+async def test_a_copy_that_comes_while_others_are_checked_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[MessageId] = []
+    check = Signer.check
+
+    def counting(signer: Signer, message: Message) -> Fault | None:
+        checked.append(message.id)
+        return check(signer, message)
+
+    monkeypatch.setattr(Signer, "check", counting)
+    async with raw_peers(2) as (_, pubsub, _, peers):
+        raws = [peers[0].signed(bytes((number,))) for number in range(20)]
+        for peer in peers:
+            (await peer.open()).send_nowait(rpc_of(*raws))
+        await settled()
+        assert len(checked) == 20
+        assert (pubsub.metrics()["delivered"], pubsub.metrics()["duplicates"]) == (20, 20)
 
 
 async def test_ps9_what_is_published_twice_arrives_twice() -> None:

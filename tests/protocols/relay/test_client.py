@@ -82,6 +82,20 @@ async def test_a_named_relay_is_kept() -> None:
         assert service.reservations
 
 
+async def test_a_relay_that_came_through_another_one_is_dialled() -> None:
+    async with net() as found:
+        other = await found.open("other", RelayServer(clock=wall))
+        relay = await found.open("relay", RelayServer(clock=wall), client())
+        host, dialer = await found.open("host", service := client()), await found.open("dialer", client())
+        for private in (host, dialer):
+            await private.listen(f"{other.addrs[0]}/p2p-circuit")
+            assert (await relay.connect(through(other, private))).limited
+            await until(lambda private=private: private.connections(relay.local_peer))  # type: ignore[misc]
+        await host.listen(f"{relay.addrs[0]}/p2p-circuit")
+        assert set(service.reservations) == {other.local_peer, relay.local_peer}
+        assert (await dialer.connect(through(relay, host))).limited
+
+
 async def test_a_named_relay_that_says_no() -> None:
     async with net() as found:
         relay = await found.open("relay", RelayServer(RelayLimits(reservations=0), clock=wall))
@@ -185,6 +199,23 @@ async def test_a_client_that_does_not_run() -> None:
     assert not transport.can_dial(parse(f"{addr}{addr}"))
 
 
+async def test_a_client_that_ends_while_it_waits_for_the_relay() -> None:
+    async with net() as found:
+        relay, host = await found.open("relay"), await found.open("host", service := client())
+
+        async def hop(stream: Stream) -> None:
+            await receive_message(stream)
+            assert service._nursery is not None
+            service._nursery.cancel_scope.cancel()
+            await settled()
+            await send_message(stream, encode_hop(granted(wall() + 100)))
+
+        relay.handle(HOP, hop)
+        with pytest.raises(TransportError, match="not running"):
+            await host.listen(f"{relay.addrs[0]}/p2p-circuit")
+        assert not service.reservations
+
+
 # --- relays that lie --------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +273,18 @@ async def test_r2_somebody_elses_voucher() -> None:
         async with lying(granted(1e9 + 100, voucher=voucher)) as (host, relay):
             with pytest.raises(RemoteProtocolError, match="somebody else"):
                 await reserve(host, relay.addrs[0], clock=wall)
+
+
+async def test_r2_a_stale_voucher() -> None:
+    key, us = seeded_key("0/relay"), PeerId.from_key(seeded_key("0/host").public_key)
+    for expiration, good in ((1e9 - 1, False), (1e9 + 100, True)):
+        voucher = Voucher(relay=PeerId.from_key(key.public_key), peer=us, expiration=int(expiration)).seal(key)
+        async with lying(granted(1e9 + 100, voucher=voucher)) as (host, relay):
+            if good:
+                assert (await reserve(host, relay.addrs[0], clock=wall)).voucher == voucher
+            else:
+                with pytest.raises(RemoteProtocolError, match="has ended"):
+                    await reserve(host, relay.addrs[0], clock=wall)
 
 
 async def test_r11_without_a_voucher_or_addresses() -> None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from libp2p.abc import Direction, Stream
+from libp2p.addressing import is_relay
 from libp2p.errors import ConnectionClosed, DialError, LimitedConnection, StreamReset, TransportError
 from libp2p.events import ConnectionEnded, ConnectionOpened, PeerIdentified
 from libp2p.protocols.identify import identify
@@ -141,8 +142,10 @@ async def test_r14_protocols_opt_in() -> None:
             await conn.open_stream("/test/long", allow_limited=True)
 
 
-async def test_r14_a_direct_connection_is_better() -> None:
-    async with three() as net:
+@pytest.mark.parametrize("limits", [RelayLimits(), RelayLimits(circuit_duration=None, circuit_data=None)])
+async def test_r14_a_direct_connection_is_better(limits: RelayLimits) -> None:
+    """Also than one through a relay without limits, however busy that is."""
+    async with three(limits) as net:
         await connected(net)
         await settled()
         # As after a hole was punched: the relayed connection is still there.
@@ -151,8 +154,12 @@ async def test_r14_a_direct_connection_is_better() -> None:
         )
         assert not direct.limited and len(net.listener.connections(net.dialer.local_peer)) == 2
         await until(lambda: len(net.dialer.connections(net.target)) == 2)
-        async with await net.dialer.open_stream(net.target, ECHO) as stream:
-            assert not stream.connection.limited
+        [relayed] = [conn for conn in net.dialer.connections(net.target) if is_relay(conn.remote_addr)]
+        async with (
+            await relayed.open_stream(ECHO, allow_limited=True),
+            await net.dialer.open_stream(net.target, ECHO) as stream,
+        ):
+            assert not is_relay(stream.connection.remote_addr)
 
 
 async def test_r9_no_limit_no_limited_connection() -> None:

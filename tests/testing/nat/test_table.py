@@ -316,3 +316,15 @@ def test_kinds() -> None:
         IPv4Address("7.2.0.1"),
     }
     assert len(set(KINDS.values())) == len(KINDS)
+
+
+def test_hosts_behind_one_nat() -> None:
+    """Which is where it matters whether that hairpins."""
+    found = places({"ann": "hairpin", "ben": "@ann", "cleo": "@ben", "relay": "public"})
+    ann, ben, cleo, _ = found.values()
+    assert ann.nat is ben.nat is cleo.nat is not None
+    assert [str(place.ip) for place in (ann, ben, cleo)] == ["10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    Internet(found)
+    for kind in ("@nobody", "@relay", "@", ""):
+        with pytest.raises(ValueError, match="and @NAME for the NAT of an earlier host"):
+            places({"relay": "public", "ann": kind})

@@ -17,6 +17,7 @@ from ....pb import relay_v1_pb2 as pb
 from ....peer_id import PeerId
 
 RELAY_V1: ProtocolId = "/libp2p/circuit/relay/0.1.0"
+"""The protocol id of circuit relay 1."""
 MAX_ADDR = 1024
 """Longest address in a message, in bytes (specification)."""
 

@@ -155,7 +155,8 @@ async def closest_agree(us: Ours, them: Peer) -> None:
     theirs = (await them("dht_closest", key=text(key)))["peers"]
     ours = [str(peer) for peer in await us.kad.closest_peers(key)]
     here, there = str(us.host.local_peer), them.peer_id
-    assert [peer for peer in theirs if peer != here] == [peer for peer in ours if peer != there]
+    # Each sees 20 and not himself: where there are more, the other may be among his, and take the place of the last.
+    assert [peer for peer in theirs if peer != here][:19] == [peer for peer in ours if peer != there][:19]
 
 
 async def their_key_ours(us: Ours, them: Peer) -> None:

@@ -304,10 +304,15 @@ class Kademlia(Service, Routing):
         named are returned. Empty when nobody knows the peer.
         """
         node = self._node()
-        if node.host.connections(peer):
+        host, named = node.host, dict[Multiaddr, None]()
+
+        def found() -> bool:
+            # Who has just come to us is connected, and has yet to say where it can be reached.
+            return bool(host.connections(peer)) and bool(named or host.peerstore.addrs(peer))
+
+        if found():
             await trio.lowlevel.checkpoint()
-            return node.host.peerstore.addrs(peer)
-        named: dict[Multiaddr, None] = {}
+            return host.peerstore.addrs(peer)
         async with trio.open_nursery() as nursery:
 
             def on_answer(_: PeerId, answer: Message) -> bool:
@@ -316,12 +321,11 @@ class Kademlia(Service, Routing):
                 if fresh:
                     named.update(dict.fromkeys(fresh))
                     nursery.start_soon(self._try, node, peer, fresh, nursery.cancel_scope)
-                return bool(node.host.connections(peer))
+                return found()
 
             await node.lookups.run(Message(type=MessageType.FIND_NODE, key=bytes(peer)), on_answer)
-        if node.host.connections(peer):
-            return node.host.peerstore.addrs(peer)
-        return list(named)
+        known = host.peerstore.addrs(peer) if host.connections(peer) else ()
+        return known or list(named)
 
     async def _try(self, node: Node, peer: PeerId, addrs: Sequence[Multiaddr], scope: trio.CancelScope) -> None:
         try:

@@ -77,6 +77,15 @@ async def test_an_unknown_peer_is_not_found() -> None:
         assert await a.kad.find_peer(b.peer)
 
 
+async def test_a_connected_peer_that_has_yet_to_say_its_addresses_is_asked_for() -> None:
+    async with dht(4) as (a, b, *_):
+        await a.host.connect(b.peer, b.host.addrs)
+        a.host.peerstore.forget(b.peer)
+        assert not a.host.peerstore.addrs(b.peer)
+        told = await a.kad.find_peer(b.peer)
+        assert [str(addr) for addr in told] == [str(addr).partition("/p2p/")[0] for addr in b.host.addrs]
+
+
 async def test_alone() -> None:
     async with open_node(MemoryNetwork(0), "alone") as node:
         with pytest.raises(NotStored, match="none of 0"):

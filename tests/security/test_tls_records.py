@@ -105,7 +105,8 @@ def test_padding_is_taken_off_and_counts_as_nothing() -> None:
 
 def test_tickets_new_keys_and_a_farewell() -> None:
     sealer, machine = Sealer(SECRET), incoming()
-    data = sealer.seal(TICKET * 2, HANDSHAKE) + sealer.seal(TICKET[:1], HANDSHAKE) + sealer.seal(TICKET[1:], HANDSHAKE)
+    pieces = (TICKET * 2, TICKET[:1], TICKET[1:5], TICKET[5:])
+    data = b"".join(sealer.seal(piece, HANDSHAKE) for piece in pieces)
     data += sealer.seal(b"\x01\x5a", ALERT) + sealer.seal(b"") + sealer.rekey(TICKET)
     data += sealer.seal(b"last words") + sealer.seal(b"\x01\0", ALERT)
     chunks, start = read(machine, data + b"does not count")

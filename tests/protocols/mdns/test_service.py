@@ -204,22 +204,32 @@ async def test_a_port_that_somebody_has_for_himself(caplog: pytest.LogCaptureFix
     assert "no mDNS over IPv" in caplog.text
 
 
+class FakeSocket:
+    """A socket of the group that takes what is sent."""
+
+    def __init__(self, version: int, *, port: int) -> None:
+        self.received = 0
+
+    async def bind(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def use(self, found: list[int]) -> bool:
+        return False
+
+    async def send(self, packets: list[bytes]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        pass
+
+
 async def test_a_broken_socket_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        """Fails, then brings packets; takes what is sent only the first time."""
+    class Broken(FakeSocket):
+        """Fails, then brings packets."""
 
         def __init__(self, version: int, *, port: int) -> None:
-            self.received = 0
+            super().__init__(version, port=port)
             broken.append(self)
-
-        async def bind(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-        def use(self, found: list[int]) -> bool:
-            return False
-
-        async def send(self, packets: list[bytes]) -> None:
-            await trio.lowlevel.checkpoint()
 
         async def receive(self) -> tuple[bytes, str]:
             self.received += 1
@@ -227,9 +237,6 @@ async def test_a_broken_socket_is_read_again(monkeypatch: pytest.MonkeyPatch) ->
             if self.received < 3:
                 raise OSError(errno.ENETDOWN, "down")
             return QUERY, "192.0.2.1"
-
-        def close(self) -> None:
-            pass
 
     broken: list[Broken] = []
     monkeypatch.setattr(service_module, "GroupSocket", Broken)
@@ -241,29 +248,17 @@ async def test_a_broken_socket_is_read_again(monkeypatch: pytest.MonkeyPatch) ->
 async def test_r7_a_flood_from_made_up_sources_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """R7: each packet from an address of its own."""
 
-    class Flooded:
+    class Flooded(FakeSocket):
         """Brings a thousand packets a second."""
 
         def __init__(self, version: int, *, port: int) -> None:
-            self.received = 0
+            super().__init__(version, port=port)
             flooded.append(self)
-
-        async def bind(self) -> None:
-            await trio.lowlevel.checkpoint()
-
-        def use(self, found: list[int]) -> bool:
-            return False
-
-        async def send(self, packets: list[bytes]) -> None:
-            await trio.lowlevel.checkpoint()
 
         async def receive(self) -> tuple[bytes, str]:
             self.received += 1
             await trio.sleep(0.001)
             return QUERY, f"source {self.received}"
-
-        def close(self) -> None:
-            pass
 
     flooded: list[Flooded] = []
     monkeypatch.setattr(service_module, "GroupSocket", Flooded)

@@ -13,6 +13,7 @@ from libp2p.security.tls._records import (
     HANDSHAKE,
     MAX_CIPHERTEXT,
     MAX_MESSAGE,
+    MAX_MESSAGES,
     MAX_PLAINTEXT,
     MAX_SILENT,
     NEW_KEY,
@@ -127,6 +128,28 @@ def test_M5_what_is_no_data_is_bounded(between: bytes) -> None:
         read(machine, b"".join(sealer.seal(b"") for _ in range(MAX_SILENT)))
     with pytest.raises(SecurityError, match="without end"):
         read(machine, sealer.seal(b""))
+
+
+def _key_changes(count: int) -> bytes:
+    """As many, each behind a byte of data."""
+    key, data = client_key(), bytearray()
+    for _ in range(count):
+        data += seal(key, b"x") + seal(key, KEY_UPDATE, HANDSHAKE)
+        key.renew()
+    return bytes(data)
+
+
+def test_M5_new_keys_between_data_are_bounded_too() -> None:
+    """Of those that come at a time: each costs what a dozen records cost, and data between them is no excuse."""
+    assert read(incoming(), _key_changes(MAX_MESSAGES))[0] == [b"x" * MAX_MESSAGES]
+    with pytest.raises(SecurityError, match="messages without end"):
+        read(incoming(), _key_changes(MAX_MESSAGES + 1))
+
+
+def test_M5_tickets_in_one_record_are_bounded_too() -> None:
+    read(incoming(), Sealer(SECRET).seal(b"\x04\0\0\0" * MAX_MESSAGES, HANDSHAKE))
+    with pytest.raises(SecurityError, match="messages without end"):
+        read(incoming(), Sealer(SECRET).seal(b"\x04\0\0\0" * (MAX_MESSAGES + 1), HANDSHAKE))
 
 
 FAULTS: dict[str, tuple[list[tuple[bytes, int]], str]] = {

@@ -48,6 +48,9 @@ MAX_MESSAGE = 32 * 1024
 """Longest handshake message, in bytes (ours): tickets with certificates in them take one or two thousand."""
 MAX_SILENT = 32
 """Records without data that a peer may send between two with data (ours; go: 16): tickets, new keys, nothing."""
+MAX_MESSAGES = 32
+"""Handshake messages that may come at a time (ours), whatever comes between them: a new key takes 30 µs, and a mebibyte
+may hold twenty thousand of them, or a quarter of a million tickets."""
 
 _SECRET_LABELS = (b"CLIENT_TRAFFIC_SECRET_0", b"SERVER_TRAFFIC_SECRET_0")
 _ALERTS = {
@@ -152,12 +155,13 @@ class Incoming:
         opened: how many records there were in the last call of :meth:`open`.
     """
 
-    __slots__ = ("_from_server", "_key", "_message", "_silent", "asked", "ended", "opened")
+    __slots__ = ("_from_server", "_key", "_message", "_messages", "_silent", "asked", "ended", "opened")
 
     def __init__(self, key: TrafficKey, *, from_server: bool) -> None:
         self._key = key
         self._from_server = from_server
         self._message = bytearray()
+        self._messages = 0
         self._silent = 0
         self.asked = False
         self.ended = False
@@ -176,7 +180,7 @@ class Incoming:
             SecurityError: the peer broke the rules, or somebody else did, or it said why it is leaving.
         """
         chunks: list[bytes] = []
-        start = filled = opened = 0
+        start = filled = opened = self._messages = 0
         while end - start >= HEADER_SIZE and not self.ended:
             kind, size = buffer[start], buffer[start + 3] << 8 | buffer[start + 4]
             if kind != APPLICATION_DATA or not TAG_SIZE < size <= MAX_CIPHERTEXT:
@@ -231,6 +235,9 @@ class Incoming:
                 raise _fault(f"a handshake message of {size} bytes")
             if len(message) < 4 + size:
                 break
+            self._messages += 1
+            if self._messages > MAX_MESSAGES:
+                raise _fault("the peer sends handshake messages without end")
             body = bytes(message[4 : 4 + size])
             del message[: 4 + size]
             if kind == KEY_UPDATE and body in (b"\x00", b"\x01") and not message:
